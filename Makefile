@@ -1,0 +1,99 @@
+# Without Backprop. Two commands matter: `make lab` to learn, `make test` to check everything.
+# Every target is a thin line over one tool, run by the course's own Python in .venv.
+
+PY    := .venv/bin/python
+STAMP := .venv/.installed
+HAND_WRITTEN := course_utils tools tests
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help .venv data lab test lint types spelling check-build unit notebooks-test browser \
+        build lesson results figures bench lock clean
+
+# An environment made in another folder (the clone was moved), or whose Python has gone, counts as missing.
+$(shell { [ "$$(cat $(STAMP))" = "$$(pwd -P)" ] && $(PY) -c ''; } >/dev/null 2>&1 || rm -f $(STAMP))
+
+help:            ## list the targets
+	@awk -F ':.*## ' '/^[.a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
+
+.venv: $(STAMP)  ## create or update the environment
+$(STAMP): requirements.lock pyproject.toml
+	@sh tools/make_env.sh
+
+data: $(STAMP)   ## find MNIST, or download it
+	@echo "[data] looking for MNIST"
+	@$(PY) -m course_utils.data mnist
+
+lab: data        ## open JupyterLab at the first lesson
+	@set -- notebooks/[0-9]*.ipynb; echo "[lab] JupyterLab at $$1 (Ctrl-C twice ends it)"; \
+	 root=; if [ "$$(id -u)" = 0 ]; then root=--allow-root; fi; \
+	 exec $(PY) -m jupyter lab $$root --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url="/lab/tree/$$1" $(LAB_ARGS)
+
+test: lint types spelling check-build data unit notebooks-test browser  ## everything a reviewer needs
+	@echo "[test] all passed"
+
+lint: $(STAMP)   ## part of test: ruff on code and notebooks
+	@echo "[lint] ruff: rules and layout"
+	@$(PY) -m ruff check --quiet $(HAND_WRITTEN) notebooks
+	@$(PY) -m ruff format --quiet --check $(HAND_WRITTEN)
+
+types: $(STAMP)  ## part of test: mypy on the package and the tools
+	@echo "[types] mypy (about 15 s the first time)"
+	@$(PY) -m mypy --no-error-summary
+
+spelling: $(STAMP)  ## part of test: codespell on prose and code
+	@echo "[spelling] codespell"
+	@$(PY) -m codespell_lib $(HAND_WRITTEN) lessons README.md Makefile
+
+check-build: $(STAMP)  ## part of test: notebooks and rules agree with the lessons
+	@echo "[check-build] are notebooks/ and course_utils/rules/ in step with lessons/?"
+	@$(PY) tools/build.py --check
+
+unit: $(STAMP)   ## part of test: the package and the science
+	@echo "[unit] pytest: the package, the science, the tools"
+	@$(PY) -m pytest tests -m "not browser"
+
+# CI=true makes a failed check in a lesson an error; IPYTHONDIR brings in the hook that surfaces swallowed ones.
+notebooks-test: $(STAMP)  ## part of test: run every notebook from top to bottom
+	@echo "[notebooks-test] nbval: every notebook, one after another, on two threads"
+	@CI=true OMP_NUM_THREADS=2 IPYTHONDIR="$(CURDIR)/tests/ipython" $(PY) -m pytest notebooks \
+	  --nbval-lax --nbval-current-env --nbval-cell-timeout 180 --durations=5
+
+browser: $(STAMP)  ## part of test: drive JupyterLab in a headless Chromium
+	@echo "[browser] JupyterLab in headless Chromium"
+	@$(PY) -m pytest tests -m browser
+
+build: $(STAMP)  ## lessons/*.md to notebooks/ and course_utils/rules/
+	@echo "[build] notebooks and rules from lessons"
+	@$(PY) tools/build.py
+
+lesson: $(STAMP)  ## run one lesson, write an HTML page: make lesson N=06
+	@test -n "$(N)" || { echo "Which lesson? For example: make lesson N=06"; exit 2; }
+	@set -- notebooks/$(N)_*.ipynb; test -f "$$1" || { echo "There is no notebook $$1"; exit 2; }; \
+	 echo "[lesson] running $$1"; \
+	 $(PY) -m nbconvert --log-level=ERROR --to html --execute --ExecutePreprocessor.timeout=600 --output-dir html "$$1" && \
+	 echo "html/$$(basename "$$1" .ipynb).html"
+
+results: $(STAMP)  ## measure one lesson's table anew: make results N=06
+	@test -n "$(N)" || { echo "Which lesson? For example: make results N=06"; exit 2; }
+	@echo "[results] measuring results/$(N).csv"
+	@$(PY) tools/results.py $(N)
+
+figures: $(STAMP)  ## draw lessons/figures/*.svg
+	@echo "[figures] drawing lessons/figures"
+	@$(PY) tools/figures.py
+
+bench: $(STAMP)  ## measure speed, print one table
+	@echo "[bench] timing; keep the machine quiet"
+	@$(PY) tools/bench.py
+
+# Pins already there are kept; `make lock LOCK_ARGS=--upgrade` takes the newest of everything.
+lock: $(STAMP)   ## pin requirements.lock anew from pyproject.toml (needs uv)
+	@echo "[lock] pinning requirements.lock"
+	@uv="$$(command -v uv || echo .venv/bin/uv)"; "$$uv" pip compile --quiet --universal --python-version 3.11 \
+	  pyproject.toml --group dev --no-emit-index-url --no-header --no-annotate -o requirements.lock $(LOCK_ARGS)
+
+clean:           ## remove pages, screenshots and caches (.venv and data/ stay)
+	@echo "[clean] removing html/, screenshots/ and caches"
+	@rm -rf html screenshots build dist .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	@find . -path ./.venv -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +

@@ -1,0 +1,29 @@
+"""Tools of the course *Without Backprop*: one line of the training loop, `rule.backward(x, y)`, many rules."""
+
+from course_utils import metrics, plots, rules
+from course_utils.data import load_dataset
+from course_utils.device import setup
+from course_utils.exercises import check, check_update
+from course_utils.network import MLP
+from course_utils.playground import playground
+from course_utils.rule import FrozenHidden, Rule
+from course_utils.sweeps import stored_results
+from course_utils.training import History, evaluate, train
+
+__all__ = [
+    "MLP",
+    "FrozenHidden",
+    "History",
+    "Rule",
+    "check",
+    "check_update",
+    "evaluate",
+    "load_dataset",
+    "metrics",
+    "playground",
+    "plots",
+    "rules",
+    "setup",
+    "stored_results",
+    "train",
+]

@@ -1,0 +1,53 @@
+"""One line that settles device, seeds and threads, and an environment report for bug reports."""
+
+import random
+
+import numpy as np
+import torch
+
+_current = torch.device("cpu")
+
+
+def current_device():
+    """The device that `setup` chose (CPU until `setup` is called)."""
+    return _current
+
+
+def setup(seed=0, device=None, threads=None):
+    """Seed everything, choose the device, warm torch up, and say so in one line.
+
+    seed: int for Python, NumPy and torch. device: "cpu", "cuda", "mps" or None (cuda, else mps, else cpu).
+    threads: CPU threads for torch, None leaves torch's own choice. Returns the torch.device.
+    Raises ValueError for a device this machine does not have, a negative seed or fewer than one thread.
+    """
+    global _current
+    if not isinstance(seed, int) or seed < 0:
+        raise ValueError(f"seed is {seed!r}; it must be an integer, 0 or larger: setup(seed=0)")
+    if threads is not None and (not isinstance(threads, int) or threads < 1):
+        raise ValueError(f"threads is {threads!r}; it must be a whole number, 1 or larger, or None")
+    chosen = _choose(device)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    _current = chosen
+    # The first optimiser of a process imports torch's compiler, which takes seconds. Better here than in the
+    # first training step, where a learner would think that the lesson hangs.
+    torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    print(f"device {chosen} · {torch.get_num_threads()} CPU threads · seed {seed} · torch {torch.__version__}")
+    return chosen
+
+
+def _choose(device):
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if device is None:
+        return torch.device(next(name for name in ("cuda", "mps", "cpu") if available[name]))
+    try:
+        chosen = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f'unknown device {device!r}; use "cpu", "cuda", "mps" or None') from error
+    if not available.get(chosen.type, False):
+        here = ", ".join(name for name, there in available.items() if there)
+        raise ValueError(f'this machine has no device "{device}"; it has: {here}. Use device="cpu" or None')
+    return chosen

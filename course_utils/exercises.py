@@ -1,0 +1,116 @@
+"""Checks for the learner: one line for a fact, and a fair trial for an update the learner wrote."""
+
+import os
+
+import torch
+
+
+def check(what, passed, got=None, data=None):
+    """Print one line, ✓ or ✗, for a statement. Under CI (environment variable CI) a ✗ raises AssertionError.
+
+    what: the statement. passed: whether it holds. got: the value it was judged by, printed. data: give the
+    data set when the statement is about a real one; if the stand-in digits were loaded, it is skipped.
+    """
+    if data is not None and data.is_fallback:
+        print(f"– skipped: {data.name} ({what})")
+        return
+    shown = "" if got is None else f"   (got {_short(got)})"
+    print(f"{'✓' if passed else '✗'} {what}{shown}")
+    if not passed and os.environ.get("CI"):
+        raise AssertionError(f"{what}{shown}")
+
+
+def _short(value):
+    if isinstance(value, torch.Tensor) and value.numel() == 1:
+        value = value.item()
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+# What a wrong answer most often is, tried in this order: (the name of the mistake, what undoes it)
+MISTAKES = [
+    ("the sign is turned round", lambda mine, _: -mine),
+    ("it is the transpose", lambda mine, _: mine.T),
+    ("it sums over the batch where the mean is asked (missing 1/batch)", lambda mine, batch: mine / batch),
+    ("it takes the mean over the batch twice", lambda mine, batch: mine * batch),
+    ("it is the transpose and sums over the batch (missing 1/batch)", lambda mine, batch: mine.T / batch),
+    ("the sign is turned round and 1/batch is missing", lambda mine, batch: -mine / batch),
+]
+
+
+def check_update(mine, reference, shapes, mutants=None, trials=3):
+    """Try the learner's function against the reference on random float64 tensors; return the one to go on with.
+
+    mine, reference: functions of the tensors named in `shapes`, {name: shape}, called by keyword; the first
+    dimension of the first shape is the batch. mutants: {the name of a mistake: function}, likely wrong answers
+    to compare with when the general ones (sign, transpose, sum for mean) do not explain it.
+    Never raises: prints ✓ and returns `mine`; or NOT DONE (it returned None); or what is wrong, with yours, the
+    true value and the largest difference; in the last two cases it returns `reference`.
+    """
+    generator = torch.Generator().manual_seed(0)
+    batch = next(iter(shapes.values()))[0]
+    for _ in range(trials):
+        given = {name: _non_zero(shape, generator) for name, shape in shapes.items()}
+        expected = reference(**given)
+        try:
+            answer = mine(**{name: value.clone() for name, value in given.items()})
+        except Exception as error:  # the learner's code may fail in any way, and the notebook must go on
+            return _wrong(reference, f"it stopped with {type(error).__name__}: {error}")
+        if answer is None:
+            print("NOT DONE: using the reference from here on. (Your function returned None.)")
+            return reference
+        problem = _compare(answer, expected, given, batch, mutants or {})
+        if problem:
+            return _wrong(reference, problem)
+    print(f"✓ yours equals the reference on {trials} random trials: your rule is used from here on")
+    return mine
+
+
+def _non_zero(shape, generator):
+    """Random numbers away from 0, so that no wrong term hides behind a zero."""
+    values = torch.randn(shape, generator=generator, dtype=torch.float64)
+    return values + 0.1 * values.sign()
+
+
+def _wrong(reference, problem):
+    print(f"✗ not yet: {problem}\n  The reference is used from here on.")
+    return reference
+
+
+def _compare(answer, expected, given, batch, mutants):
+    """None when the answer is right, else what is wrong with it, in words."""
+    if not isinstance(answer, torch.Tensor):
+        return f"it returned a {type(answer).__name__}; a tensor of shape {tuple(expected.shape)} is asked"
+    if answer.dtype != expected.dtype:
+        return f"yours holds {answer.dtype}; asked is the type of what you were given, {expected.dtype}"
+    if answer.shape == expected.shape and torch.allclose(answer, expected, rtol=1e-9, atol=1e-12):
+        return None
+    guess = _likely_mistake(answer, expected, given, batch, mutants)
+    likely = f"\n  Likely: {guess}." if guess else ""
+    if answer.shape != expected.shape:
+        return f"yours has shape {tuple(answer.shape)}, asked is {tuple(expected.shape)}{likely}"
+    largest = (answer - expected).abs().max().item()
+    return (
+        f"yours and true differ by up to {largest:.3g}\n  yours begins {_head(answer)}\n"
+        f"  true  begins {_head(expected)}{likely}"
+    )
+
+
+def _likely_mistake(answer, expected, given, batch, mutants):
+    def explains(tensor):
+        return tensor.shape == expected.shape and torch.allclose(tensor, expected, rtol=1e-9, atol=1e-12)
+
+    for name, undo in MISTAKES:
+        if (answer.ndim <= 2 or "transpose" not in name) and explains(undo(answer, batch)):
+            return name
+    for name, mutant in mutants.items():
+        try:
+            wrong = mutant(**given)
+        except Exception:  # no explanation, but no reason to stop the notebook either
+            continue
+        if wrong.shape == answer.shape and torch.allclose(wrong, answer, rtol=1e-9, atol=1e-12):
+            return name
+    return None
+
+
+def _head(tensor):
+    return "[" + ", ".join(f"{v:.4f}" for v in tensor.reshape(-1)[:3].tolist()) + ", …]"

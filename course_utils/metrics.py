@@ -1,0 +1,186 @@
+"""How good is an estimate of the gradient? Angle, bias, variance and their errors, with no trace left behind.
+
+g is the true gradient, ĝ one estimate of it, Σ the covariance of ĝ over draws, all flattened to d numbers.
+"""
+
+import math
+from contextlib import contextmanager
+
+import pandas as pd
+import torch
+
+BLOCKS = 10  # standard errors come from leaving out one tenth of the draws at a time
+
+
+def true_gradient(net, x, y):
+    """Autograd's gradient of net.loss at (x, y), without activity noise: one tensor a parameter, in order."""
+    noise, net.activity_noise = net.activity_noise, 0.0
+    try:
+        with torch.enable_grad():
+            return list(torch.autograd.grad(net.loss(net(x), y), list(net.parameters())))
+    finally:
+        net.activity_noise = noise
+
+
+def alignment_angle(update, reference):
+    """Angle in degrees, [0, 180], between two tensors or lists of tensors of equal shapes.
+
+    A zero vector has no direction: the angle is then NaN. Raises ValueError when the shapes differ.
+    """
+    shapes, expected = _shapes(update), _shapes(reference)
+    if shapes != expected:
+        raise ValueError(f"update has shapes {shapes} and reference {expected}; they must have the same")
+    u, r = _flatten(update), _flatten(reference)
+    return math.degrees(math.acos(max(-1.0, min(1.0, c)))) if not math.isnan(c := cosine(u, r)) else math.nan
+
+
+def cosine(u, v):
+    """Cosine of the angle between two flat tensors, a float; NaN when one of them is zero."""
+    # float64, because a float32 sum over 400,000 products loses the digits that tell 0° from 0.03°.
+    u, v = u.double(), v.double()
+    norms = u.norm() * v.norm()
+    return (u @ v / norms).item() if norms > 0 else math.nan
+
+
+def chance_band(dimensions):
+    """(low, high) in degrees: where 95 % of random directions in that many dimensions lie around 90°.
+
+    90° ± 1.96·(180/π)/√d: the cosine of two independent Gaussian vectors has standard deviation 1/√d.
+    """
+    half = 1.96 * math.degrees(1) / math.sqrt(dimensions)
+    return 90 - half, 90 + half
+
+
+def gradients(net):
+    """What `.grad` holds now, one tensor a parameter; zeros where a rule does not teach it."""
+    return [torch.zeros_like(p) if p.grad is None else p.grad for p in net.parameters()]
+
+
+def layer_angles(net, update, reference):
+    """Angle of each layer's update (W and b together) to the reference; both lists run as net.parameters()."""
+    pairs = zip(_by_layer(net, update), _by_layer(net, reference), strict=True)
+    return [alignment_angle(u, r) for u, r in pairs]
+
+
+@contextmanager
+def no_trace(rule):
+    """Whatever happens inside, the rule's .grad, parameters, buffers and generators are as before afterwards."""
+    state = {name: value.clone() for name, value in rule.state_dict().items()}
+    grads = [(p, p.grad) for p in rule.parameters()]
+    owners = [getattr(module, "generator", None) for module in rule.modules()]  # a rule may hold rules
+    generators = {id(g): g for g in (*owners, rule.net.noise_generator) if isinstance(g, torch.Generator)}.values()
+    saved = [g.get_state() for g in generators]
+    for p, _ in grads:
+        p.grad = None
+    try:
+        yield
+    finally:
+        rule.load_state_dict(state)
+        for p, gradient in grads:
+            p.grad = gradient
+        for generator, old in zip(generators, saved, strict=True):
+            generator.set_state(old)
+
+
+def gradient_statistics(rule, x, y, draws=100, batch_size=None, seed=0):
+    """Bias, variance and angle of a rule's estimates ĝ against the true gradient g of all of (x, y).
+
+    batch_size None: the rule's own noise, at the fixed (x, y). An integer: each draw is a random mini-batch of
+    x (without replacement, from `seed`), so that data noise comes on top. draws: at least 20.
+    Returns a frame with one row a layer and one "all":
+    bias ‖E ĝ − g‖/‖g‖, corrected for the Monte-Carlo part tr Σ/n (bias_reads says "not resolved" when it is
+    smaller than its own error); projection E ĝ·g/‖g‖², 1 where unbiased; variance tr Σ/‖g‖²;
+    snr ‖E ĝ‖²/tr Σ; cosine of one draw; cosine_of_mean; norm_ratio E‖ĝ‖/‖g‖; each with `_se`, the standard
+    error from 10 blocks (jackknife). A layer whose true gradient is 0 reads NaN.
+    Memory does not grow with draws. Raises ValueError for too few draws or a batch larger than the data.
+    """
+    if not isinstance(draws, int) or draws < 2 * BLOCKS:
+        raise ValueError(f"draws is {draws!r}; it takes at least {2 * BLOCKS} to tell bias from variance")
+    if batch_size is not None and (not isinstance(batch_size, int) or not 1 <= batch_size <= len(x)):
+        raise ValueError(f"batch_size is {batch_size!r}; it must be a whole number from 1 to {len(x)}, all of x")
+    reference = _with_total([_flatten(g) for g in _by_layer(rule.net, true_gradient(rule.net, x, y))])
+    sums = [_Sums(g) for g in reference]
+    picker = torch.Generator().manual_seed(seed)
+    with no_trace(rule):
+        for draw in range(draws):
+            for p in rule.parameters():
+                p.grad = None
+            xb, yb = x, y
+            if batch_size is not None:
+                some = torch.randperm(len(x), generator=picker)[:batch_size].to(x.device)
+                xb, yb = x[some], y[some]
+            rule.backward(xb, yb)
+            estimate = _with_total([_flatten(g) for g in _by_layer(rule.net, gradients(rule.net))])
+            for layer_sums, g in zip(sums, estimate, strict=True):
+                layer_sums.add(g, draw % BLOCKS)
+    names = [str(l + 1) for l in range(len(sums) - 1)] + ["all"]
+    return pd.DataFrame([{"layer": name, **s.statistics()} for name, s in zip(names, sums, strict=True)])
+
+
+class _Sums:
+    """Running sums over draws, kept apart in ten blocks: all that the statistics of one layer need."""
+
+    def __init__(self, reference):
+        self.g = reference.double()
+        self.g2 = (self.g @ self.g).item()
+        self.total = self.g.new_zeros(BLOCKS, len(self.g))  # Σ ĝ − g, so that a small bias keeps its digits
+        self.scalars = self.g.new_zeros(BLOCKS, 4)  # draws, Σ‖ĝ − g‖², Σ cos, Σ‖ĝ‖
+
+    def add(self, estimate, block):
+        difference = estimate.double() - self.g
+        self.total[block] += difference
+        norm = estimate.double().norm()
+        cos = cosine(estimate, self.g)
+        self.scalars[block] += torch.tensor([1.0, difference @ difference, cos, norm], dtype=torch.float64)
+
+    def statistics(self):
+        total, scalars = self.total.sum(0), self.scalars.sum(0)
+        whole = self._ratios(total, scalars)
+        parts = pd.DataFrame([self._ratios(total - self.total[b], scalars - self.scalars[b]) for b in range(BLOCKS)])
+        errors = parts.std(ddof=0) * math.sqrt(BLOCKS - 1)  # jackknife
+        row = {}
+        for name, value in whole.items():
+            row[name], row[f"{name}_se"] = value, errors[name]
+        se = row["bias_se"]
+        row["bias_reads"] = f"{row['bias']:.3g} ± {se:.2g}" if row["bias"] > se else "not resolved"
+        return row
+
+    def _ratios(self, total, scalars):
+        n, squares, cos_sum, norm_sum = scalars.tolist()
+        shift = total / n  # E ĝ − g, as measured
+        shift2 = (shift @ shift).item()
+        trace = max(0.0, (squares - n * shift2) / (n - 1))  # tr Σ, unbiased
+        bias2 = max(0.0, shift2 - trace / n)
+        mean2 = (self.g + shift).pow(2).sum().item()
+        along = self.g2 + (shift @ self.g).item()
+        nan = math.nan if self.g2 == 0 else 1.0
+        g2 = self.g2 or 1.0
+        return {
+            "bias": nan * math.sqrt(bias2 / g2),
+            "projection": nan * along / g2,
+            "variance": nan * trace / g2,
+            "snr": max(0.0, mean2 - trace / n) / trace if trace > 0 else math.inf,
+            "cosine": cos_sum / n,
+            "cosine_of_mean": nan * along / math.sqrt(g2 * mean2) if mean2 > 0 else math.nan,
+            "norm_ratio": nan * norm_sum / n / math.sqrt(g2),
+        }
+
+
+def _flatten(tensors):
+    if isinstance(tensors, torch.Tensor):
+        return tensors.reshape(-1)
+    return torch.cat([t.reshape(-1) for t in tensors])
+
+
+def _shapes(tensors):
+    return [tuple(t.shape) for t in ([tensors] if isinstance(tensors, torch.Tensor) else tensors)]
+
+
+def _by_layer(net, tensors):
+    """Regroup a list that runs as net.parameters() (all weights, then all biases) into [W_l, b_l] pairs."""
+    tensors = list(tensors)
+    return [list(pair) for pair in zip(tensors[: net.depth], tensors[net.depth :], strict=True)]
+
+
+def _with_total(layers):
+    return [*layers, torch.cat(layers)]

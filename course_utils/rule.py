@@ -1,0 +1,128 @@
+"""What every learning rule of the course is: something that fills `.grad` by its own means."""
+
+import torch
+from torch import nn
+
+from course_utils.network import check_seed
+
+
+class Rule(nn.Module):
+    """A learning rule that teaches one network.
+
+    A rule of your own overrides `backward(x, y)`: fill `.grad` of the parameters it teaches with `add_grad`
+    (an estimate of +∂L/∂θ, averaged over the batch) and return the batch's loss, a 0-d tensor. Whatever else
+    the rule changes (feedback weights on their own clock, say) belongs in `step`.
+
+    net: the `MLP`. seed: int ≥ 0, for the rule's own `generator`. Any parameter or buffer the rule registers
+    travels in `state_dict()`. Class attributes: title; lr, a good default for SGD with momentum 0.9; knobs,
+    {keyword of the constructor: (low, high, "log" | "linear")} for the playground; plausibility, what the rule
+    asks of a brain ({criterion: "no" | "partly" | "yes"}); loss_name, when `backward` returns another
+    objective than `net.loss`.
+    """
+
+    title = "Rule"
+    lr = 0.1
+    knobs: dict[str, tuple[float, float, str]] = {}
+    plausibility: dict[str, str] = {}
+    loss_name = "loss"
+
+    def __init__(self, net, seed=0):
+        super().__init__()
+        check_seed(seed)
+        self.net = net
+        self.seed = seed
+        self.generator = torch.Generator(net.weights[0].device).manual_seed(seed)
+
+    def backward(self, x, y):
+        """Fill `.grad` and nothing else; return the batch's loss before the step, a 0-d tensor.
+
+        x: (batch, inputs) floating. y: (batch,) int64 labels or (batch, classes) target values.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must override backward(x, y)")
+
+    def step(self, x, y, optimizer):
+        """One update: zero_grad, backward, optimizer.step. Returns the loss of `backward`."""
+        optimizer.zero_grad(set_to_none=True)
+        loss = self.backward(x, y)
+        optimizer.step()
+        return loss
+
+    @torch.no_grad()
+    def predict(self, x):
+        """Scores (batch, classes) whose argmax is the class."""
+        return self.net(x)
+
+    def add_grad(self, parameter, gradient):
+        """Add a gradient to `parameter.grad` as PyTorch does: None becomes a copy of it, a tensor is added to."""
+        if gradient.shape != parameter.shape:
+            raise ValueError(f"gradient has shape {tuple(gradient.shape)}, its parameter {tuple(parameter.shape)}")
+        if parameter.grad is None:
+            # A copy, because the caller may give one tensor to two parameters, and in plain order, because
+            # torch's fused optimisers misread a transposed or an expanded tensor without a word.
+            parameter.grad = gradient.detach().clone(memory_format=torch.contiguous_format)
+        else:
+            parameter.grad += gradient.detach()
+
+
+class FeedbackWeights(nn.Module):
+    """A list of the tensors that stand for net.weights[l] going back: `feedback[l]`, with `feedback[0]` None.
+
+    nn.ParameterList cannot hold buffers; this list holds both. A Parameter in it is trained by the optimiser, a
+    plain tensor is a buffer. Both travel in `state_dict()` and move with `.to(device)`. Assigning copies the
+    value, so that an edited feedback never shares memory with the weights.
+    """
+
+    def __init__(self, tensors):
+        super().__init__()
+        self._length = len(tensors)
+        for l, tensor in enumerate(tensors):
+            if isinstance(tensor, nn.Parameter):
+                self.register_parameter(str(l), tensor)
+            else:
+                self.register_buffer(str(l), None if tensor is None else tensor.detach().clone())
+
+    def __len__(self):
+        return self._length
+
+    def __getitem__(self, l):
+        return getattr(self, str(range(self._length)[l]))
+
+    @torch.no_grad()
+    def __setitem__(self, l, value):
+        old = self[l]
+        if old is None:
+            raise ValueError(f"feedback_weights[{l}] is None and stays so: nothing goes back to the input")
+        if not isinstance(value, torch.Tensor) or old.shape != value.shape:
+            got = f"shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else f"a {type(value).__name__}"
+            raise ValueError(f"feedback_weights[{l}] is a tensor of shape {tuple(old.shape)}; got {got}")
+        old.copy_(value)
+
+
+class FrozenHidden(Rule):
+    """The control of every lesson: the same rule with the updates of the hidden layers dropped.
+
+    Only the readout learns, on top of random features. A rule that does not beat this control has taught its
+    hidden layers nothing. A rule that perturbs its hidden units declares `perturb_hidden`; here it is turned off.
+    """
+
+    def __init__(self, rule):
+        super().__init__(rule.net, rule.seed)
+        self.rule, self.generator = rule, rule.generator
+        self.title = f"{rule.title}, hidden layers frozen"
+        self.lr, self.knobs, self.loss_name = rule.lr, rule.knobs, rule.loss_name
+        if hasattr(rule, "perturb_hidden"):
+            rule.perturb_hidden = False
+
+    def backward(self, x, y):
+        hidden = [p for group in (self.net.weights, self.net.biases) for p in list(group)[:-1]]
+        before = [p.grad for p in hidden]
+        for p in hidden:
+            p.grad = None
+        try:
+            return self.rule.backward(x, y)
+        finally:
+            for p, gradient in zip(hidden, before, strict=True):
+                p.grad = gradient
+
+    def predict(self, x):
+        return self.rule.predict(x)

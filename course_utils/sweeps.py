@@ -1,0 +1,89 @@
+"""Many runs, one table: the measurements behind `results/`, and how a lesson reads them."""
+
+import datetime
+import itertools
+import platform
+import subprocess
+from pathlib import Path
+
+import pandas as pd
+import torch
+from joblib import Parallel, delayed
+
+from course_utils import rules
+from course_utils.data import load_dataset
+from course_utils.network import MLP
+from course_utils.rule import FrozenHidden
+from course_utils.training import evaluate, train
+
+RESULTS = Path(__file__).parent.parent / "results"
+SCHEMA = ["rule", "dataset", "sizes", "seed", "lr", "noise", "epoch", "samples", "seconds", "val_accuracy",
+          "test_accuracy", "device", "versions", "commit", "measured"]
+
+
+def stored_results(number):
+    """The stored table of lesson `number` (an int or "06"), in the schema above; FileNotFoundError says how to
+    make it."""
+    path = RESULTS / f"{int(number):02d}.csv"
+    if not path.exists():
+        raise FileNotFoundError(f"{path.name} is not there: make it with `make results N={int(number):02d}`")
+    return pd.read_csv(path)
+
+
+def make_rule(name, sizes, seed, **network):
+    """A fresh network and rule: "Backprop", or "FrozenHidden(Backprop)" for the control."""
+    net = MLP(sizes, seed=seed, **network)
+    if name.startswith("FrozenHidden("):
+        return FrozenHidden(rules.ALL[name[13:-1]](net, seed=seed))
+    return rules.ALL[name](net, seed=seed)
+
+
+def run_cell(name, sizes, lr, seed, dataset="mnist", limit=None, test=False, network=None, **training):
+    """Train one rule once: a frame in the results schema, one row an evaluation. The test set is looked at
+    once, after the last step, and only when `test` is true."""
+    data = load_dataset(dataset, limit=limit)
+    rule = make_rule(name, sizes, seed, **(network or {}))
+    history = train(rule, data, lr=lr, seed=seed, progress=False, **training)
+    frame = history.frame[["epoch", "samples", "seconds", "val_accuracy"]].copy()
+    frame["test_accuracy"] = float("nan")
+    if test:
+        frame.loc[frame.index[-1], "test_accuracy"] = evaluate(rule, data.x_test, data.y_test)
+    noise = training.get("input_noise", 0.0) or training.get("activity_noise", 0.0)
+    facts = {"rule": name, "dataset": data.name, "sizes": "-".join(map(str, sizes)), "seed": seed, "lr": lr,
+             "noise": noise, **provenance(data.x_train.device)}
+    return frame.assign(**facts)[SCHEMA]
+
+
+def provenance(device):
+    """When, on what and with what a number was measured."""
+    name = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
+    return {"device": name, "versions": f"torch {torch.__version__}, python {platform.python_version()}",
+            "commit": _commit(), "measured": datetime.date.today().isoformat()}
+
+
+def _commit():
+    try:
+        shown = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=RESULTS.parent, capture_output=True,
+                               text=True, check=True)
+        return shown.stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def choose_lr(names, sizes, lrs, limit=20_000, seed=0, jobs=1, **training):
+    """One epoch on the first 20,000 images at every lr: (all rows, {rule: the lr of the best validation})."""
+    cells = list(itertools.product(names, lrs))
+    frames = Parallel(n_jobs=jobs, verbose=5)(
+        delayed(run_cell)(name, sizes, lr, seed, limit=limit, **{**training, "epochs": 1}) for name, lr in cells)
+    table = pd.concat(frames, ignore_index=True)
+    last = table.groupby(["rule", "lr"]).tail(1)
+    best = last.loc[last.groupby("rule").val_accuracy.idxmax()]
+    return table, dict(zip(best.rule, best.lr, strict=True))
+
+
+def run_seeds(names, sizes, lrs, seeds=5, jobs=1, **training):
+    """Every rule at its lr (`lrs`, {rule: lr}), from `seeds` seeds on all training images, tested at the end."""
+    cells = list(itertools.product(names, range(seeds)))
+    frames = Parallel(n_jobs=jobs, verbose=5)(
+        delayed(run_cell)(name, sizes, lrs[name], seed, test=True, **training) for name, seed in cells)
+    return pd.concat(frames, ignore_index=True)

@@ -1,0 +1,110 @@
+"""Small networks, batches and rules that several tests share. Sizes are odd and all different on purpose."""
+
+import torch
+from course_utils.data import Dataset
+from course_utils.network import MLP
+from course_utils.rule import Rule
+
+ACTIVATIONS = ["relu", "tanh", "sigmoid", "linear"]
+LOSSES = ["cross_entropy", "squared_error"]
+
+
+def small_net(sizes=(7, 6, 5, 3), activation="tanh", loss="cross_entropy", seed=0, dtype=torch.float64):
+    """A network whose biases are random too, so that no term hides behind a zero."""
+    net = MLP(list(sizes), activation=activation, loss=loss, seed=seed).to(dtype)
+    generator = torch.Generator().manual_seed(seed + 100)
+    with torch.no_grad():
+        for b in net.biases:
+            b.copy_(0.3 * torch.randn(b.shape, generator=generator, dtype=dtype))
+    return net
+
+
+def batch(net, n=4, targets="labels", seed=0):
+    """Random inputs and labels, or target values (rows that sum to 1, which suits both losses)."""
+    generator = torch.Generator().manual_seed(seed + 200)
+    dtype, classes = net.weights[0].dtype, net.sizes[-1]
+    x = torch.randn(n, net.sizes[0], generator=generator, dtype=dtype)
+    if targets == "labels":
+        return x, torch.randint(0, classes, (n,), generator=generator)
+    return x, torch.randn(n, classes, generator=generator, dtype=dtype).softmax(1)
+
+
+def clusters(n=203, n_val=41, inputs=12, classes=4, seed=0):
+    """A data set that trains in milliseconds: noisy points around one centre a class."""
+    generator = torch.Generator().manual_seed(seed)
+    centres = torch.randn(classes, inputs, generator=generator)
+
+    def draw(count):
+        y = torch.randint(0, classes, (count,), generator=generator)
+        return centres[y] + 0.5 * torch.randn(count, inputs, generator=generator), y
+
+    return Dataset("clusters", "clusters", *draw(n), *draw(n_val), *draw(n_val))
+
+
+def grads(rule, x, y):
+    """What `backward` puts into `.grad` of the network's parameters, from None."""
+    for p in rule.parameters():
+        p.grad = None
+    rule.backward(x, y)
+    return [None if p.grad is None else p.grad.clone() for p in rule.net.parameters()]
+
+
+def largest_difference(ours, theirs):
+    assert len(ours) == len(theirs)
+    return max((a - b).abs().max().item() for a, b in zip(ours, theirs, strict=True))
+
+
+def snapshot(rule):
+    """Everything that must not change behind a user's back, ready for ==."""
+    def plain(tensor):
+        return None if tensor is None else (tuple(tensor.shape), tensor.tolist())
+
+    return {
+        "state": {name: plain(value) for name, value in rule.state_dict().items()},
+        "grad": [plain(p.grad) for p in rule.parameters()],
+        "generator": rule.generator.get_state().tolist(),
+        "torch": torch.get_rng_state().tolist(),
+        "activity_noise": rule.net.activity_noise,
+    }
+
+
+class AutogradRule(Rule):
+    """A rule as a user would write it: autograd's gradient, changed by `change`."""
+
+    title = "Autograd"
+
+    def change(self, gradient):
+        return gradient
+
+    def backward(self, x, y):
+        loss = self.net.loss(self.net(x), y)
+        parameters = list(self.net.parameters())
+        for p, g in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+            self.add_grad(p, self.change(g))
+        return loss.detach()
+
+
+class NoisyGradient(AutogradRule):
+    """The true gradient plus isotropic Gaussian noise of known standard deviation."""
+
+    def __init__(self, net, seed=0, sigma=0.1):
+        super().__init__(net, seed)
+        self.sigma = sigma
+
+    def change(self, gradient):
+        noise = torch.randn(gradient.shape, generator=self.generator, dtype=gradient.dtype)
+        return gradient + self.sigma * noise
+
+
+class ScaledGradient(AutogradRule):
+    def __init__(self, net, seed=0, factor=2.0):
+        super().__init__(net, seed)
+        self.factor = factor
+
+    def change(self, gradient):
+        return self.factor * gradient
+
+
+class SignGradient(AutogradRule):
+    def change(self, gradient):
+        return gradient.sign()

@@ -1,0 +1,258 @@
+"""The network: shapes, derivatives against autograd, initial weights, and every input it must refuse."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from course_utils.network import MLP
+from helpers import ACTIVATIONS, LOSSES, batch, small_net
+
+
+def test_shapes_are_those_of_the_contract():
+    net = small_net((7, 6, 5, 3))
+    x, y = batch(net)
+    assert net.depth == 3
+    assert [tuple(w.shape) for w in net.weights] == [(6, 7), (5, 6), (3, 5)]
+    assert [tuple(b.shape) for b in net.biases] == [(6,), (5,), (3,)]
+    assert [tuple(h.shape) for h in net.activations(x)] == [(4, 7), (4, 6), (4, 5), (4, 3)]
+    assert net.activations(x)[0] is x
+    assert net(x).shape == net.output_error(net(x), y).shape == (4, 3)
+    assert net.loss(net(x), y).shape == () and net.loss(net(x), y, reduction="none").shape == (4,)
+    assert len(list(net.parameters())) == 6
+
+
+def test_forward_is_the_written_formula():
+    net = small_net(activation="sigmoid")
+    x, _ = batch(net)
+    h = x
+    for l in range(3):
+        a = h @ net.weights[l].T + net.biases[l]
+        h = a if l == 2 else 1 / (1 + torch.exp(-a))
+    assert torch.allclose(net(x), h, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_derivative_equals_autograd(activation):
+    net = small_net(activation=activation)
+    a = torch.randn(4, 6, dtype=torch.float64, requires_grad=True)
+    f = {"relu": torch.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid, "linear": lambda a: a}[activation]
+    h = f(a)
+    (expected,) = torch.autograd.grad(h.sum(), a)
+    assert torch.allclose(net.derivative(h.detach()), expected, rtol=0, atol=1e-14)
+    assert net.derivative(h.detach()).dtype == torch.float64
+
+
+def test_relu_has_no_slope_at_zero():
+    assert small_net(activation="relu").derivative(torch.zeros(1, 6)).sum() == 0
+
+
+@pytest.mark.parametrize("targets", ["labels", "values"])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_output_error_is_the_gradient_of_the_summed_loss(loss, targets):
+    net = small_net(loss=loss)
+    x, y = batch(net, targets=targets)
+    out = net(x).detach().requires_grad_()
+    (expected,) = torch.autograd.grad(net.loss(out, y, reduction="none").sum(), out)
+    assert torch.allclose(net.output_error(out.detach(), y), expected, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("targets", ["labels", "values"])
+def test_losses_are_their_definitions(targets):
+    net = small_net()
+    x, y = batch(net, targets=targets)
+    out = net(x).detach()
+    values = torch.eye(3, dtype=torch.float64)[y] if targets == "labels" else y
+    cross = -(values * out.log_softmax(1)).sum(1)
+    assert torch.allclose(net.loss(out, y, reduction="none"), cross, rtol=0, atol=1e-14)
+    assert net.loss(out, y).item() == pytest.approx(cross.mean().item(), abs=1e-14)
+    net.loss_name = "squared_error"
+    square = 0.5 * ((out - values) ** 2).sum(1)
+    assert torch.allclose(net.loss(out, y, reduction="none"), square, rtol=0, atol=1e-14)
+    assert net.loss(out, y).item() == pytest.approx(square.mean().item(), abs=1e-14)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_output_error_leaves_outputs_and_targets_alone(loss):
+    net = small_net(loss=loss)
+    x, y = batch(net)
+    out = net(x).detach()
+    before, labels = out.clone(), y.clone()
+    net.output_error(out, y)
+    assert torch.equal(out, before) and torch.equal(y, labels)
+
+
+@pytest.mark.parametrize("init", ["gaussian", "uniform"])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_initial_weights_have_the_stated_spread(activation, init):
+    net = MLP([400, 301, 200], activation=activation, init=init, seed=3)
+    for w, b in zip(net.weights, net.biases, strict=True):
+        std = math.sqrt((2 if activation == "relu" else 1) / w.shape[1])
+        error = std / math.sqrt(w.numel())
+        assert abs(w.mean().item()) < 4 * error
+        assert w.std().item() == pytest.approx(std, abs=4 * error)
+        assert (b == 0).all()
+        if init == "uniform":
+            assert w.abs().max().item() <= math.sqrt(3) * std
+            assert w.abs().max().item() == pytest.approx(math.sqrt(3) * std, rel=1e-3)
+        else:
+            assert w.abs().max().item() > 3.5 * std  # a Gaussian has tails
+
+
+def test_the_seed_decides_the_weights_and_leaves_torch_alone():
+    state = torch.get_rng_state()
+    one, again, other = MLP([7, 6, 3], seed=1), MLP([7, 6, 3], seed=1), MLP([7, 6, 3], seed=2)
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), again.parameters(), strict=True))
+    assert not torch.equal(one.weights[0], other.weights[0])
+    drawn = one.draw_weights(seed=1)
+    assert all(torch.equal(a, b) for a, b in zip(drawn, one.weights, strict=True))
+    assert not isinstance(drawn[0], torch.nn.Parameter)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_activations_with_other_weights_biases_and_noise():
+    net = small_net()
+    x, _ = batch(net)
+    weights = [2 * w.detach() for w in net.weights]
+    biases = [b.detach() + 1 for b in net.biases]
+    noise = [torch.randn(4, n, dtype=torch.float64) for n in (6, 5, 3)]
+    h = x
+    for l in range(3):
+        a = h @ weights[l].T + biases[l] + noise[l]
+        h = torch.tanh(a) if l < 2 else a
+    given = net.activations(x, weights=weights, biases=biases, noise=noise)
+    assert torch.allclose(given[-1], h, rtol=0, atol=1e-14)
+    assert torch.equal(net.activations(x, weights=list(net.weights))[-1], net(x))
+    assert torch.equal(net.activations(x, noise=[torch.zeros_like(n) for n in noise])[-1], net(x))
+    only_first = net.activations(x, noise=[noise[0], None, None])
+    expected = torch.tanh(x @ net.weights[0].T + net.biases[0] + noise[0])
+    assert torch.allclose(only_first[1], expected, rtol=0, atol=1e-14)
+
+
+def test_activity_noise_has_its_std_on_the_hidden_layers_and_spares_the_output():
+    net = MLP([5, 20_000, 3], activation="linear", seed=0)
+    x = torch.randn(2, 5)
+    clean = net.activations(x)
+    net.activity_noise, net.noise_generator = 0.3, torch.Generator().manual_seed(0)
+    state = torch.get_rng_state()
+    noisy = net.activations(x)
+    assert (noisy[1] - clean[1]).std().item() == pytest.approx(0.3, rel=0.02)
+    assert not torch.equal((noisy[1] - clean[1])[0], (noisy[1] - clean[1])[1])  # each example its own
+    expected = noisy[1] @ net.weights[1].T + net.biases[1]
+    assert torch.allclose(noisy[2], expected, atol=1e-4)
+    assert torch.equal(state, torch.get_rng_state())
+    net.noise_generator.manual_seed(0)
+    assert torch.equal(net.activations(x)[1], noisy[1])
+
+
+def test_double_is_respected():
+    net = MLP([7, 6, 3]).double()
+    x = torch.randn(4, 7, dtype=torch.float64)
+    net.activity_noise = 0.1
+    assert {h.dtype for h in net.activations(x)} == {torch.float64}
+    y = torch.tensor([0, 1, 2, 0])
+    assert net.output_error(net(x), y).dtype == net.loss(net(x), y).dtype == torch.float64
+
+
+def test_one_layer_is_a_network():
+    net = small_net((7, 3))
+    x, _ = batch(net)
+    assert net.depth == 1 and torch.allclose(net(x), x @ net.weights[0].T + net.biases[0])
+
+
+X = torch.zeros(4, 7)
+BAD_INPUTS = {
+    "wrong width": (torch.zeros(4, 8), r"x has shape \(4, 8\).*\(batch, 7\)"),
+    "one example without its batch": (torch.zeros(7), r"x has shape \(7,\)"),
+    "images": (torch.zeros(4, 1, 7), r"x has shape \(4, 1, 7\)"),
+    "NaN": (X.index_fill(0, torch.tensor(2), math.nan), "x holds NaN"),
+    "inf": (X.index_fill(0, torch.tensor(2), math.inf), "x holds NaN or infinite"),
+    "inf and -inf": (torch.tensor([[math.inf, -math.inf] + 5 * [0.0]]), "x holds NaN or infinite"),
+    "empty batch": (torch.zeros(0, 7), "x is an empty batch"),
+    "whole numbers": (torch.zeros(4, 7, dtype=torch.uint8), "x holds torch.uint8"),
+    "not contiguous": (torch.zeros(7, 4).T, "x is not contiguous"),
+    "double": (X.double(), "x holds torch.float64 and the network torch.float32"),
+    "half": (X.half(), "x holds torch.float16"),
+    "array": (np.zeros((4, 7), np.float32), "x is a ndarray"),
+    "list": ([[0.0] * 7], "x is a list"),
+    "None": (None, "x is a NoneType"),
+}
+
+
+@pytest.mark.parametrize("what", BAD_INPUTS)
+def test_bad_inputs_are_refused_by_name(what):
+    x, message = BAD_INPUTS[what]
+    net = MLP([7, 6, 3])
+    with pytest.raises(ValueError, match=message):
+        net(x)
+    with pytest.raises(ValueError, match=message):
+        net.activations(x)
+
+
+def test_large_finite_values_are_not_mistaken_for_infinite_ones():
+    MLP([7, 6, 3])(torch.full((4, 7), 3e38))  # their sum overflows
+
+
+BAD_TARGETS = {
+    "too large": (torch.tensor([0, 1, 3, 0]), "labels from 0 to 3.*classes 0 to 2"),
+    "negative": (torch.tensor([0, -1, 2, 0]), "labels from -1 to 2"),
+    "int32": (torch.zeros(4, dtype=torch.int32), "y holds torch.int32"),
+    "bool": (torch.zeros(4, dtype=torch.bool), "y holds torch.bool"),
+    "wrong length": (torch.zeros(5, dtype=torch.int64), r"y has shape \(5,\); it must be \(4,\)"),
+    "a column": (torch.zeros(4, 1, dtype=torch.int64), r"y has shape \(4, 1\)"),
+    "whole one-hot": (torch.zeros(4, 3, dtype=torch.int64), r"y has shape \(4, 3\)"),
+    "floating labels": (torch.zeros(4), r"y has shape \(4,\); target values must have shape \(4, 3\)"),
+    "wrong width": (torch.zeros(4, 2), r"y has shape \(4, 2\)"),
+    "NaN": (torch.full((4, 3), math.nan), "y holds NaN"),
+    "inf": (torch.full((4, 3), math.inf), "y holds NaN or infinite"),
+    "double": (torch.full((4, 3), 1 / 3, dtype=torch.float64), "y holds torch.float64 and the network"),
+    "array": (np.zeros(4, np.int64), "y is a ndarray"),
+    "None": (None, "y is a NoneType"),
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("what", BAD_TARGETS)
+def test_bad_targets_are_refused_by_name(what, loss):
+    y, message = BAD_TARGETS[what]
+    net = MLP([7, 6, 3], loss=loss)
+    out = net(torch.randn(4, 7))
+    with pytest.raises(ValueError, match=message):
+        net.output_error(out, y)
+    with pytest.raises(ValueError, match=message):
+        net.loss(out, y)
+
+
+def test_cross_entropy_asks_for_probabilities_because_its_error_is_exact_only_then():
+    net = MLP([7, 6, 3])
+    out, y = net(torch.randn(4, 7)), torch.full((4, 3), 0.5)
+    with pytest.raises(ValueError, match="sum to 1"):
+        net.output_error(out, y)
+    MLP([7, 6, 3], loss="squared_error").output_error(out, y)
+
+
+@pytest.mark.parametrize("sizes", [[], [7], [7, 0, 3], [7, -1, 3], [7, 6.0, 3], ["7", 3], [True, 3], 7, None, "73"])
+def test_sizes_that_make_no_network_are_refused(sizes):
+    with pytest.raises(ValueError, match="sizes is"):
+        MLP(sizes)
+
+
+@pytest.mark.parametrize("argument", ["activation", "loss", "init"])
+@pytest.mark.parametrize("value", ["gelu", "", None, 3, ["relu"]])
+def test_unknown_names_are_refused(argument, value):
+    with pytest.raises(ValueError, match=f"{argument} is .*use one of"):
+        MLP([7, 3], **{argument: value})
+
+
+@pytest.mark.parametrize("seed", [-1, 0.5, "0", None])
+def test_a_bad_seed_is_refused(seed):
+    with pytest.raises(ValueError, match="seed is"):
+        MLP([7, 3], seed=seed)
+
+
+@pytest.mark.parametrize("reduction", ["sum", None])
+def test_unknown_reductions_are_refused(reduction):
+    net = small_net()
+    x, y = batch(net)
+    with pytest.raises(ValueError, match="reduction is"):
+        net.loss(net(x), y, reduction=reduction)
