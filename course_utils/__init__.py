@@ -1,4 +1,10 @@
-"""Tools of the course *Without Backprop*: one line of the training loop, `rule.backward(x, y)`, many rules."""
+"""Tools of the course *Without Backprop*: one line of a training loop, `rule.backward(x, y)`, many rules."""
+
+import os
+
+# torch's worker threads by default wait for work in a busy loop. When another program wants the cores (a browser,
+# a second notebook) that makes each training step ten times slower. Read when torch is loaded, so set before.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from course_utils import metrics, plots, rules
 from course_utils.data import load_dataset

@@ -21,8 +21,8 @@ def setup(seed=0, device=None, threads=None):
     Raises ValueError for a device this machine does not have, a negative seed or fewer than one thread.
     """
     global _current
-    if not isinstance(seed, int) or seed < 0:
-        raise ValueError(f"seed is {seed!r}; it must be an integer, 0 or larger: setup(seed=0)")
+    if not isinstance(seed, int) or not 0 <= seed < 2**32:  # NumPy takes no more
+        raise ValueError(f"seed is {seed!r}; it must be an integer from 0 to 2**32 - 1: setup(seed=0)")
     if threads is not None and (not isinstance(threads, int) or threads < 1):
         raise ValueError(f"threads is {threads!r}; it must be a whole number, 1 or larger, or None")
     chosen = _choose(device)
@@ -47,7 +47,8 @@ def _choose(device):
         chosen = torch.device(device)
     except (RuntimeError, TypeError) as error:
         raise ValueError(f'unknown device {device!r}; use "cpu", "cuda", "mps" or None') from error
-    if not available.get(chosen.type, False):
+    count = torch.cuda.device_count() if chosen.type == "cuda" else 1
+    if not available.get(chosen.type, False) or (chosen.index or 0) >= count:
         here = ", ".join(name for name, there in available.items() if there)
         raise ValueError(f'this machine has no device "{device}"; it has: {here}. Use device="cpu" or None')
     return chosen

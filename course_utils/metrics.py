@@ -6,6 +6,7 @@ g is the true gradient, ĝ one estimate of it, Σ the covariance of ĝ over draw
 import math
 from contextlib import contextmanager
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -30,8 +31,9 @@ def alignment_angle(update, reference):
     shapes, expected = _shapes(update), _shapes(reference)
     if shapes != expected:
         raise ValueError(f"update has shapes {shapes} and reference {expected}; they must have the same")
-    u, r = _flatten(update), _flatten(reference)
-    return math.degrees(math.acos(max(-1.0, min(1.0, c)))) if not math.isnan(c := cosine(u, r)) else math.nan
+    u, r = (v / v.norm() for v in (_flatten(update).double(), _flatten(reference).double()))
+    # Kahan's formula: the arc cosine would lose half the digits near 0° and 180°.
+    return math.degrees(2 * math.atan2((u - r).norm(), (u + r).norm()))
 
 
 def cosine(u, v):
@@ -68,7 +70,8 @@ def no_trace(rule):
     state = {name: value.clone() for name, value in rule.state_dict().items()}
     grads = [(p, p.grad) for p in rule.parameters()]
     owners = [getattr(module, "generator", None) for module in rule.modules()]  # a rule may hold rules
-    generators = {id(g): g for g in (*owners, rule.net.noise_generator) if isinstance(g, torch.Generator)}.values()
+    found = [g for g in (*owners, rule.net.noise_generator) if isinstance(g, torch.Generator)]
+    generators = list({id(g): g for g in found}.values())
     saved = [g.get_state() for g in generators]
     for p, _ in grads:
         p.grad = None
@@ -97,7 +100,7 @@ def gradient_statistics(rule, x, y, draws=100, batch_size=None, seed=0):
     if not isinstance(draws, int) or draws < 2 * BLOCKS:
         raise ValueError(f"draws is {draws!r}; it takes at least {2 * BLOCKS} to tell bias from variance")
     if batch_size is not None and (not isinstance(batch_size, int) or not 1 <= batch_size <= len(x)):
-        raise ValueError(f"batch_size is {batch_size!r}; it must be a whole number from 1 to {len(x)}, all of x")
+        raise ValueError(f"batch_size is {batch_size!r}; it must be a whole number from 1 to {len(x)}")
     reference = _with_total([_flatten(g) for g in _by_layer(rule.net, true_gradient(rule.net, x, y))])
     sums = [_Sums(g) for g in reference]
     picker = torch.Generator().manual_seed(seed)
@@ -137,7 +140,8 @@ class _Sums:
         total, scalars = self.total.sum(0), self.scalars.sum(0)
         whole = self._ratios(total, scalars)
         parts = pd.DataFrame([self._ratios(total - self.total[b], scalars - self.scalars[b]) for b in range(BLOCKS)])
-        errors = parts.std(ddof=0) * math.sqrt(BLOCKS - 1)  # jackknife
+        with np.errstate(invalid="ignore"):  # without noise snr is infinite, and its error NaN
+            errors = parts.std(ddof=0) * math.sqrt(BLOCKS - 1)  # jackknife
         row = {}
         for name, value in whole.items():
             row[name], row[f"{name}_se"] = value, errors[name]
@@ -161,7 +165,7 @@ class _Sums:
             "variance": nan * trace / g2,
             "snr": max(0.0, mean2 - trace / n) / trace if trace > 0 else math.inf,
             "cosine": cos_sum / n,
-            "cosine_of_mean": nan * along / math.sqrt(g2 * mean2) if mean2 > 0 else math.nan,
+            "cosine_of_mean": nan * along / math.sqrt(g2 * mean2) if mean2 > 1e-24 * g2 else math.nan,
             "norm_ratio": nan * norm_sum / n / math.sqrt(g2),
         }
 

@@ -3,6 +3,9 @@
 Every function draws on the axes it is given and returns nothing, so that a lesson's cell stays plain matplotlib.
 """
 
+import textwrap
+from itertools import cycle
+
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyArrowPatch
@@ -20,6 +23,7 @@ STYLES = {
 }
 _OTHERS = [(RED, "-."), (GREEN, (0, (5, 1))), (ORANGE, (0, (3, 1, 1, 1))), (PURPLE, "--"), (SKY, "-")]
 LAYER_STYLES = [(BLUE, "-"), (RED, "--"), (GREEN, "-."), (PURPLE, ":"), (ORANGE, "-"), (SKY, "--")]
+PALE = [(ORANGE, "--"), (GREEN, "-."), (PURPLE, ":"), (SKY, (0, (5, 1)))]  # earlier runs
 UNITS = {"samples": "training images seen", "seconds": "training time (s)", "epoch": "epoch",
          "val_accuracy": "validation accuracy (%)", "train_accuracy": "training accuracy (%)",
          "val_loss": "validation loss", "train_loss": "training loss"}
@@ -81,6 +85,50 @@ def dress(ax, legend=True):
         ax.legend(frameon=False, fontsize="small")
 
 
+def runs(figure, rule, shown, samples, warning=""):
+    """Accuracy and angles of several runs of one rule, a legend under each: the picture of the playground.
+
+    shown: (look, settings, frame) of each run; the first is drawn in full, the others pale, their looks being
+    (color, linestyle) from `PALE`. settings: {name: number or schedule}; the legend says what differs.
+    samples: end of the x axis. warning: words across the left axes.
+    """
+    figure.clear()
+    left, right = figure.add_axes((0.065, 0.39, 0.41, 0.54)), figure.add_axes((0.555, 0.39, 0.41, 0.54))
+    _, first, frame = shown[0]
+    differ = [name for name in first if len({str(settings[name]) for _, settings, _ in shown}) > 1] or ["lr"]
+    curves(left, {rule.title: frame})
+    left.lines[0].set_label(f"this run: {_settings_in_words(first, differ)}")
+    layers = [f"angle_{l + 1}" for l in range(rule.net.depth)]
+    angles(right, frame.reindex(columns=[*frame.columns.union(layers)]), rule.net)
+    for (color, line), settings, frame in shown[1:]:
+        label = _settings_in_words(settings, differ)
+        pale = {"color": color, "alpha": 0.5, "linewidth": 1.2}
+        left.plot(frame.samples, 100 * frame.val_accuracy, linestyle=line, label=label, **pale)
+        for layer, (_, line) in zip(frame.filter(like="angle_"), cycle(LAYER_STYLES), strict=False):
+            right.plot(frame.samples, frame[layer], linestyle=line, **pale)
+    left.set(ylim=(-2, 102), yticks=range(0, 101, 20))
+    left.set_title(rule.title, loc="left", fontsize="medium")
+    look = {"ha": "center", "va": "center", "color": RED, "backgroundcolor": "white"}
+    if warning:
+        left.text(0.5, 0.5, textwrap.fill(warning, 38), transform=left.transAxes, **look)
+    for ax, columns in ((left, 1), (right, 2)):
+        ax.set_xlim(0, samples)
+        ax.locator_params(axis="x", nbins=5)
+        ax.xaxis.set_major_formatter("{x:,.0f}")
+        place = {"loc": "upper left", "bbox_to_anchor": (-0.02, -0.2)}
+        ax.legend(**place, ncols=columns, frameon=False, fontsize="small")
+
+
+def _settings_in_words(settings, names):
+    words = []
+    for name in names:
+        schedule = settings[name] if isinstance(settings[name], list) else [(0, settings[name])]
+        values = [f"{value:g}" for _, value in schedule]
+        middle = ["…"] * (len(values) > 2)
+        words.append(f"{name.replace('_', ' ')} {' → '.join([values[0], *middle, *values[1:][-1:]])}")
+    return ", ".join(words)
+
+
 def circuit(ax, layers, forward, feedback, feedback_fixed=True, error="e", title=""):
     """Draw who sends what to whom, from left to right.
 
@@ -102,7 +150,7 @@ def circuit(ax, layers, forward, feedback, feedback_fixed=True, error="e", title
             continue
         start = (2 * i + 1.66, -1.3) if i == len(forward) - 1 else (2 * i + 1.7, -1.3)
         _arrow(ax, start, (2 * i + 0.1, -0.44), RED, "--" if feedback_fixed else ":")
-        ax.text(2 * i + 1.0, -1.28, back, ha="center", va="top", color=RED, fontsize=12)
+        ax.text(2 * i + 0.8, -0.95, back, ha="right", va="top", color=RED, fontsize=11)
     ax.set(xlim=(-0.6, last + 0.6), ylim=(-1.85, 0.75), aspect="equal", title=title)
     ax.axis("off")
 

@@ -53,7 +53,7 @@ class Rule(nn.Module):
         return self.net(x)
 
     def add_grad(self, parameter, gradient):
-        """Add a gradient to `parameter.grad` as PyTorch does: None becomes a copy of it, a tensor is added to."""
+        """Add a gradient to `parameter.grad` as PyTorch does; where that is None, it becomes a copy."""
         if gradient.shape != parameter.shape:
             raise ValueError(f"gradient has shape {tuple(gradient.shape)}, its parameter {tuple(parameter.shape)}")
         if parameter.grad is None:
@@ -93,7 +93,7 @@ class FeedbackWeights(nn.Module):
         if old is None:
             raise ValueError(f"feedback_weights[{l}] is None and stays so: nothing goes back to the input")
         if not isinstance(value, torch.Tensor) or old.shape != value.shape:
-            got = f"shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else f"a {type(value).__name__}"
+            got = tuple(value.shape) if isinstance(value, torch.Tensor) else f"a {type(value).__name__}"
             raise ValueError(f"feedback_weights[{l}] is a tensor of shape {tuple(old.shape)}; got {got}")
         old.copy_(value)
 

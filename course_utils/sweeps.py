@@ -32,10 +32,11 @@ def stored_results(number):
 
 def make_rule(name, sizes, seed, **network):
     """A fresh network and rule: "Backprop", or "FrozenHidden(Backprop)" for the control."""
-    net = MLP(sizes, seed=seed, **network)
-    if name.startswith("FrozenHidden("):
-        return FrozenHidden(rules.ALL[name[13:-1]](net, seed=seed))
-    return rules.ALL[name](net, seed=seed)
+    inner = name.removeprefix("FrozenHidden(").removesuffix(")")
+    if inner not in rules.ALL:
+        raise ValueError(f"rule is {name!r}; use one of: {', '.join(rules.ALL)}, or FrozenHidden(…) of one")
+    rule = rules.ALL[inner](MLP(sizes, seed=seed, **network), seed=seed)
+    return rule if inner == name else FrozenHidden(rule)
 
 
 def run_cell(name, sizes, lr, seed, dataset="mnist", limit=None, test=False, network=None, **training):
@@ -49,7 +50,8 @@ def run_cell(name, sizes, lr, seed, dataset="mnist", limit=None, test=False, net
     if test:
         frame.loc[frame.index[-1], "test_accuracy"] = evaluate(rule, data.x_test, data.y_test)
     noise = training.get("input_noise", 0.0) or training.get("activity_noise", 0.0)
-    facts = {"rule": name, "dataset": data.name, "sizes": "-".join(map(str, sizes)), "seed": seed, "lr": lr,
+    facts = {"rule": name, "dataset": data.name, "sizes": "-".join(map(str, sizes)), "seed": seed,
+             "lr": rule.lr if lr is None else lr,
              "noise": noise, **provenance(data.x_train.device)}
     return frame.assign(**facts)[SCHEMA]
 

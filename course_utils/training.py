@@ -53,7 +53,7 @@ class History:
     def call(self):
         """The line of code that repeats this run, up to where it is now.
 
-        It needs `rule`, `data` and an `optimizer` that was given as an instance, all as they were at the start.
+        It needs `rule`, `data` and an `optimizer` given as an instance, all as they were at the start.
         """
         settings = dict(self.settings)
         per_epoch = settings.pop("steps_per_epoch")
@@ -67,6 +67,9 @@ class History:
                 settings["stop_after"] = self.samples
             else:
                 settings["epochs"] = _Code(f"{self.steps} / {per_epoch}")
+        for name in ("lr", "input_noise", "activity_noise"):
+            if isinstance(settings[name], list) and len(settings[name]) == 1:
+                settings[name] = settings[name][0][1]  # a schedule that never changed
         arguments = ", ".join(f"{name}={value!r}" for name, value in settings.items())
         return f"history = cu.train(rule, data, {arguments})"
 
@@ -129,7 +132,8 @@ def steps(rule, data, epochs=5, lr=None, batch_size=128, optimizer="sgd", moment
         epochs=epochs, lr=lr, batch_size=batch_size, optimizer=optimizer, momentum=momentum, schedule=schedule,
         input_noise=input_noise, activity_noise=activity_noise, eval_every=eval_every, probe_every=probe_every,
         seed=seed, stop_after=stop_after, steps_per_epoch=per_epoch))
-    losses, angles = [], []
+    losses: list[torch.Tensor] = []
+    angles: list[list[float]] = []
     _add_row(history, rule, data, losses, angles)
     try:
         yield history
@@ -289,7 +293,7 @@ def _check_schedule(name, value):
     whole = pairs and all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in pairs)
     begins = [begin for begin, _ in pairs] if whole else []
     if not whole or not all(map(_is_number, begins)) or begins[0] != 0 or begins != sorted(begins):
-        raise ValueError(f"{name} is {value!r}; a schedule is a list of (samples, value), in order, from 0 samples on")
+        raise ValueError(f"{name} is {value!r}; give a list of (samples, value) in order, from 0 samples on")
     if any(not _is_number(v) or v < 0 for _, v in pairs):
         raise ValueError(f"{name} is {value!r}; it must be a finite number, 0 or larger")
 

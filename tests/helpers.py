@@ -1,6 +1,7 @@
 """Small networks, batches and rules that several tests share. Sizes are odd and all different on purpose."""
 
 import torch
+
 from course_utils.data import Dataset
 from course_utils.network import MLP
 from course_utils.rule import Rule
@@ -56,6 +57,7 @@ def largest_difference(ours, theirs):
 
 def snapshot(rule):
     """Everything that must not change behind a user's back, ready for ==."""
+
     def plain(tensor):
         return None if tensor is None else (tuple(tensor.shape), tensor.tolist())
 

@@ -1,11 +1,12 @@
 """The science of Backprop and FeedbackAlignment. Each fact is a function that a wrong rule must fail."""
 
-import course_utils as cu
 import pytest
 import torch
+from helpers import ACTIVATIONS, LOSSES, batch, grads, largest_difference, small_net
+
+import course_utils as cu
 from course_utils.metrics import alignment_angle, cosine, true_gradient
 from course_utils.rules import Backprop, FeedbackAlignment
-from helpers import ACTIVATIONS, LOSSES, batch, grads, largest_difference, small_net
 
 EXACT = 1e-12
 # Square hidden layers, so that a transposed matrix still fits; the rest of the sizes are odd and different.
@@ -41,7 +42,9 @@ def mutant(name):
     return type(f"Mutant_{name}", (Mutant,), {"wrong": name})
 
 
-def distance_to_backprop(rule_class, sizes=SIZES[3], activation="tanh", loss="cross_entropy", targets="labels", seed=0):
+def distance_to_backprop(
+    rule_class, sizes=SIZES[3], activation="tanh", loss="cross_entropy", targets="labels", seed=0
+):
     """Largest difference to autograd, with B := W."""
     net = small_net(sizes, activation, loss, seed)
     rule, (x, y) = rule_class(net).double(), batch(net, targets=targets, seed=seed)
@@ -56,7 +59,9 @@ def distance_to_backprop(rule_class, sizes=SIZES[3], activation="tanh", loss="cr
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("rule_class", [Backprop, FeedbackAlignment])
-def test_backprop_and_feedback_alignment_with_b_equal_to_w_are_autograd(rule_class, activation, loss, depth, targets):
+def test_backprop_and_feedback_alignment_with_b_equal_to_w_are_autograd(
+    rule_class, activation, loss, depth, targets
+):
     assert distance_to_backprop(rule_class, SIZES[depth], activation, loss, targets) < EXACT
 
 
@@ -104,7 +109,7 @@ def conserved(net, b):
 
 
 def drift(rule_class, lr, time=4.0):
-    """How far W₁W₁ᵀ − (BᵀW₂ + W₂ᵀB) moves while W₂ learns for the same time lr · steps, relative to its start."""
+    """How far W₁W₁ᵀ − (BᵀW₂ + W₂ᵀB) moves in the same time lr · steps, relative to its size at the start."""
     x, y, net = linear_problem()
     rule = rule_class(net, seed=1).double()
     first = rule.feedback_weights[1].clone()
@@ -138,7 +143,7 @@ def test_one_step_moves_the_conserved_quantity_by_its_second_order_term_alone():
     assert torch.allclose(conserved(net, b) - start, lr**2 * b.T @ m @ m.T @ b, rtol=0, atol=EXACT)
 
 
-def aligned_cosines(seed, orthogonal, steps=2500, inputs=12, hidden=16, outputs=5):
+def aligned_cosines(seed, orthogonal, steps=1500, inputs=12, hidden=16, outputs=5):
     """cos(W₂, pinv(Bᵀ)) and cos(W₂, B) after training from zero; B has condition number 10."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -169,9 +174,11 @@ def test_readout_aligns_with_the_pseudoinverse_of_an_ill_conditioned_feedback():
     theory = [cosine(s ** (-1 / 3), 1 / s), cosine(s ** (-1 / 3), s)]
     assert theory == pytest.approx([0.924, 0.629], abs=1e-3)
     assert aligned_cosines(0, orthogonal=True) == pytest.approx(theory, abs=0.005)
-    for seed in range(5):
-        to_pseudoinverse, to_feedback = aligned_cosines(seed, orthogonal=False)
-        assert to_pseudoinverse > to_feedback + 0.1
+    # Any other map scatters around that; the order stays.
+    measured = [aligned_cosines(seed, orthogonal=False) for seed in range(5)]
+    assert all(to_pseudoinverse > to_feedback for to_pseudoinverse, to_feedback in measured)
+    means = [sum(column) / 5 for column in zip(*measured, strict=True)]
+    assert means == pytest.approx([0.91, 0.63], abs=0.05)
 
 
 def test_feedback_alignment_trains_a_zero_network_and_backprop_has_nothing_to_say_to_its_hidden_layer():
@@ -239,15 +246,16 @@ def test_training_is_deterministic_bit_for_bit(rule_class):
     assert not torch.equal(one["net.weights.0"], other["net.weights.0"])
 
 
-def test_learning_really_happens_in_the_hidden_layer():
+@pytest.mark.parametrize("seed", range(3))
+def test_learning_really_happens_in_the_hidden_layer(seed):
     data = cu.load_dataset("digits")
     accuracy = {}
     # Few hidden units, so that random features are poor and teaching them shows.
     for name, wrap in {"taught": lambda r: r, "frozen": cu.FrozenHidden}.items():
-        rule = wrap(FeedbackAlignment(cu.MLP([784, 16, 10], seed=0), seed=0))
-        cu.train(rule, data, epochs=8, lr=0.1, batch_size=32, progress=False)
+        rule = wrap(FeedbackAlignment(cu.MLP([784, 16, 10], seed=seed), seed=seed))
+        cu.train(rule, data, epochs=8, lr=0.03, batch_size=32, progress=False)
         accuracy[name] = cu.evaluate(rule, data.x_test, data.y_test)
-    assert accuracy["taught"] > accuracy["frozen"] + 0.05 and accuracy["taught"] > 0.85
+    assert accuracy["taught"] > accuracy["frozen"] + 0.1 and accuracy["taught"] > 0.85
 
 
 def test_shuffled_labels_teach_nothing_about_the_test_set():

@@ -1,11 +1,12 @@
 """The base class, feedback weights and the frozen control."""
 
-import course_utils as cu
 import pytest
 import torch
+from helpers import AutogradRule, batch, clusters, grads, largest_difference, small_net, snapshot
+
+import course_utils as cu
 from course_utils.rule import FeedbackWeights, FrozenHidden, Rule
 from course_utils.rules import Backprop, FeedbackAlignment
-from helpers import AutogradRule, batch, clusters, grads, largest_difference, small_net, snapshot
 
 ALL_RULES = list(cu.rules.ALL.values())
 
@@ -13,7 +14,11 @@ ALL_RULES = list(cu.rules.ALL.values())
 def test_every_exported_rule_is_listed_under_its_name():
     assert {"Backprop", "FeedbackAlignment"} <= set(cu.rules.ALL)
     for name, rule_class in cu.rules.ALL.items():
-        assert rule_class.__name__ == name and issubclass(rule_class, Rule) and getattr(cu.rules, name) is rule_class
+        assert (
+            rule_class.__name__ == name
+            and issubclass(rule_class, Rule)
+            and getattr(cu.rules, name) is rule_class
+        )
         assert rule_class.title != Rule.title and rule_class.lr > 0
 
 
@@ -59,7 +64,11 @@ def test_add_grad_keeps_no_hold_on_what_it_is_given():
 @pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.Adam])
 @pytest.mark.parametrize("layout", ["transposed", "expanded"])
 def test_fused_optimisers_read_every_layout_of_a_gradient_right(optimizer, layout):
-    g = torch.randn(7, 5, dtype=torch.float64).T if layout == "transposed" else torch.randn(5, 1).double().expand(5, 7)
+    g = (
+        torch.randn(7, 5, dtype=torch.float64).T
+        if layout == "transposed"
+        else torch.randn(5, 1).double().expand(5, 7)
+    )
     results = []
     for fused in (False, True):
         net = small_net((7, 5))
@@ -107,8 +116,11 @@ def test_backward_refuses_bad_input_and_fills_nothing(rule_class, what):
     net = small_net()
     rule, (x, y) = rule_class(net), batch(net)
     bad = {
-        "width": (x[:, :-1].contiguous(), y), "nan": (x * float("nan"), y), "empty": (x[:0], y[:0]),
-        "labels": (x, y + 3), "length": (x, y[:-1]),
+        "width": (x[:, :-1].contiguous(), y),
+        "nan": (x * float("nan"), y),
+        "empty": (x[:0], y[:0]),
+        "labels": (x, y + 3),
+        "length": (x, y[:-1]),
     }[what]
     with pytest.raises(ValueError, match=r"^[xy] "):
         rule.backward(*bad)
@@ -123,7 +135,12 @@ def test_step_takes_the_optimiser_step_and_returns_the_loss_before_it():
     gradient = grads(rule, x, y)  # leaves .grad filled: step must start from zero
     loss = rule.step(x, y, torch.optim.SGD(rule.parameters(), lr=0.1))
     assert loss.item() == pytest.approx(expected, abs=1e-14)
-    assert largest_difference([b - 0.1 * g for b, g in zip(before, gradient, strict=True)], list(net.parameters())) < 1e-15
+    assert (
+        largest_difference(
+            [b - 0.1 * g for b, g in zip(before, gradient, strict=True)], list(net.parameters())
+        )
+        < 1e-15
+    )
     assert net.loss(net(x), y).item() < expected
 
 
@@ -159,8 +176,17 @@ def test_feedback_weights_never_share_memory_with_what_they_were_given():
     assert not rule.feedback_weights[1].requires_grad
 
 
-@pytest.mark.parametrize("l, value", [(1, torch.zeros(6, 5)), (1, torch.zeros(5)), (1, 2.0), (1, None),
-                                      (0, torch.zeros(6, 7)), (-1, torch.zeros(3, 6))])
+@pytest.mark.parametrize(
+    "l, value",
+    [
+        (1, torch.zeros(6, 5)),
+        (1, torch.zeros(5)),
+        (1, 2.0),
+        (1, None),
+        (0, torch.zeros(6, 7)),
+        (-1, torch.zeros(3, 6)),
+    ],
+)
 def test_feedback_weights_refuse_what_does_not_fit(l, value):
     rule = FeedbackAlignment(small_net())
     with pytest.raises(ValueError, match="feedback_weights"):

@@ -1,10 +1,11 @@
 """How fast are the rules and the tools? `python tools/bench.py` prints one table, `--write` stores it too.
 
-Everything is measured in one run, in rounds: each round times every candidate once, so that a slow moment of the
-machine falls on all of them, and ratios are taken within a round. To add a rule, add a line to ENTRIES.
+Everything is measured in one run, in rounds: each round times every candidate once, so that a slow moment of
+the machine falls on all of them, and ratios are taken within a round. To add a rule, add a line to ENTRIES.
 """
 
 import argparse
+import itertools
 import math
 import subprocess
 import sys
@@ -13,8 +14,6 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
-from pathlib import Path
 
 import pandas as pd
 import torch
@@ -27,40 +26,33 @@ from course_utils.data import _find_or_download
 from course_utils.sweeps import RESULTS, provenance
 from course_utils.training import _make_optimizer
 
-ROOT = Path(__file__).resolve().parent.parent
 LR = 1e-3  # small: the timed steps see one batch again and again, and the weights must stay ordinary numbers
-GOALS = {
-    "step / its bare products": "≤ 1.6",
-    "step / autograd + torch.optim": "≤ 0.9",
-    "epoch: DataLoader / train": "≥ 5",
-}
+GOALS = {"step / bare products": "≤ 1.6", "step / autograd": "≤ 0.9", "DataLoader / train": "≥ 5"}
 COLUMNS = ["measure", "rule", "unit", "goal", "cpu", "cpu_spread", "gpu", "gpu_spread"]
+STARTS = ["import torch", "then import course_utils", "first load_dataset", "second load_dataset"]
 HEADER = """
 Medians; spread: 25th to 75th percentile over the rounds. Ratios are taken within a round.
-step: rule.step(x, y, optimizer) on one batch of 128, 784-500-10, with train's SGD of momentum 0.9.
-Its bare products: the step's matrix products alone, each by torch.mm into a ready output, at the step's shapes
-and in its operand order. No bias, activation, loss, check, allocation or optimiser is in that bound.
-autograd + torch.optim: nn.Sequential, F.cross_entropy, loss.backward() and plain torch.optim.SGD, no momentum.
-epoch: 55,000 images; train without evaluation; the DataLoader (torchvision's MNIST, ToTensor, no workers) feeds
-the same rule.step, measured on 40 batches and scaled. Import and loads: each in a fresh process.
+step: rule.step(x, y, optimizer) on one batch (784-500-10, batch 128), with train's SGD of momentum 0.9.
+bare products: the step's matrix products alone, each by torch.mm into a ready output, in its shapes and operand
+order. This bound includes no bias, activation, loss, check, allocation or optimiser.
+autograd: nn.Sequential, F.cross_entropy, loss.backward() and torch.optim.SGD as it comes (no momentum).
+epoch, on the CPU: 55,000 images. Both train without evaluation and the same rule.step fed by a DataLoader
+(torchvision's MNIST, ToTensor, shuffled, no workers) are measured on 40 batches and scaled.
+import and load: each in a fresh process; the second load finds the tensors of the first.
 """
 FRESH_PROCESS = """
-import time
-marks = [time.perf_counter()]
-import torch
-marks.append(time.perf_counter())
-import course_utils as cu
-marks.append(time.perf_counter())
-for _ in range(2):
-    cu.load_dataset("mnist")
-    marks.append(time.perf_counter())
+from time import perf_counter as now
+marks = [now()]
+for line in ["import torch", "import course_utils as cu", *2 * ["cu.load_dataset('mnist')"]]:
+    exec(line)
+    marks.append(now())
 print("marks", *marks)
 """
 
 
 def layered_products(sizes, batch):
-    """The matrix products of a rule with one sweep forward and one back: (kind, batch, inputs, outputs) each."""
-    layers = [(batch, *layer) for layer in zip(sizes[:-1], sizes[1:], strict=True)]
+    """The products of a rule with one sweep forward and one back: (kind, batch, inputs, outputs) each."""
+    layers = [(batch, *layer) for layer in itertools.pairwise(sizes)]
     per_kind = {"forward": layers, "gradient": layers, "back": layers[1:]}  # no error goes back to the input
     return [(kind, *layer) for kind, group in per_kind.items() for layer in group]
 
@@ -91,12 +83,7 @@ def bare_products(products, device):
         h, delta, w = (torch.randn(shape, device=device) for shape in shapes)
         left, right = {"forward": (h, w.T), "gradient": (delta.T, h), "back": (delta, w)}[kind]
         ready.append((left, right, left.new_empty(len(left), right.shape[1])))
-
-    def run():
-        for left, right, out in ready:
-            torch.mm(left, right, out=out)
-
-    return run
+    return lambda: [torch.mm(left, right, out=out) for left, right, out in ready]
 
 
 def rule_step(entry, device):
@@ -106,17 +93,14 @@ def rule_step(entry, device):
 
 
 def autograd_step(entry, device):
-    """What a PyTorch program does: the same network as nn.Sequential, torch.optim.SGD as it comes (no momentum)."""
-    layers: list[nn.Module] = []
-    for inputs, outputs in zip(entry.sizes[:-1], entry.sizes[1:], strict=True):
-        layers += [nn.Linear(inputs, outputs), nn.ReLU()]
+    """What a PyTorch program does, with torch.optim.SGD as it comes (no momentum)."""
+    layers = [f for pair in itertools.pairwise(entry.sizes) for f in (nn.Linear(*pair), nn.ReLU())]
     net = nn.Sequential(*layers[:-1]).to(device)
     optimizer = torch.optim.SGD(net.parameters(), lr=LR)
 
     def step(x, y):
         optimizer.zero_grad()
-        loss = F.cross_entropy(net(x), y)
-        loss.backward()
+        F.cross_entropy(net(x), y).backward()
         optimizer.step()
 
     return step
@@ -134,94 +118,83 @@ def seconds(call, repeats, device):
 
 
 def measure_steps(entries, device, rounds, repeats):
-    """{(measure, rule): one value a round} for the step of every entry."""
-    calls = {}
+    """{(measure, rule): one value a round} for every entry's step."""
+    values, candidates = defaultdict(list), []
     for e in entries:
         x = torch.rand(e.batch, e.sizes[0], device=device)
         y = torch.randint(e.sizes[-1], (e.batch,), device=device)
-        calls[e.rule.__name__] = (
-            bare_products(e.products(e.sizes, e.batch), device),
-            partial(rule_step(e, device), x, y),
-            partial(autograd_step(e, device), x, y),
-        )
-    for call in [call for group in calls.values() for call in group] * 10:  # warm caches and allocators
-        call()
-    values = defaultdict(list)
-    for _ in range(rounds):
-        for e in entries:
-            name = e.rule.__name__
-            bare, step, autograd = (seconds(call, repeats, device) for call in calls[name])
-            values["step", name].append(1e3 * step)
-            values["step / its bare products", name].append(step / bare)
-            values["step / autograd + torch.optim", name].append(step / autograd)
-            rate = 2e-9 * multiply_adds(e.products(e.sizes, e.batch)) / bare
-            values["rate of the bare products", name].append(rate)
+        steps = partial(rule_step(e, device), x, y), partial(autograd_step(e, device), x, y)
+        calls = bare_products(e.products(e.sizes, e.batch), device), *steps
+        candidates.append((e.rule.__name__, multiply_adds(e.products(e.sizes, e.batch)), calls))
+        for call in calls * 10:  # warm caches and allocators
+            call()
+    for name, work, calls in candidates * rounds:
+        bare, step, autograd = (seconds(call, repeats, device) for call in calls)
+        values["step", name].append(1e3 * step)
+        values["step / bare products", name].append(step / bare)
+        values["step / autograd", name].append(step / autograd)
+        values["rate of bare products", name].append(2e-9 * work / bare)
     return values
 
 
-def measure_epochs(entry, device, rounds, batches):
-    """{(measure, rule): values}: an epoch by `train`, and `batches` batches of a DataLoader scaled to an epoch."""
-    data, folder = cu.load_dataset("mnist", device=device), _find_or_download("mnist")
-    if data.is_fallback or folder is None:
+def measure_epochs(entry, rounds, batches):
+    """{(measure, rule): one value a round}: an epoch, by `train` and fed by a DataLoader; {} without MNIST.
+
+    On the CPU only: `history.seconds` does not wait for a GPU.
+    """
+    cpu, values, name = torch.device("cpu"), defaultdict(list), entry.rule.__name__
+    data, folder = cu.load_dataset("mnist", device=cpu), _find_or_download("mnist")
+    if folder is None:
         return {}
     images = torchvision.datasets.MNIST(folder.parent.parent, transform=torchvision.transforms.ToTensor())
     loader = torch.utils.data.DataLoader(images, batch_size=entry.batch, shuffle=True, num_workers=0)
-    step, per_epoch = rule_step(entry, device), math.ceil(len(data.x_train) / entry.batch)
+    step, part = rule_step(entry, cpu), batches / math.ceil(len(data.x_train) / entry.batch)
 
     def feed():
-        for x, y in islice(loader, batches):
-            step(x.flatten(1).to(device), y.to(device))
+        for x, y in itertools.islice(loader, batches):
+            step(x.flatten(1), y)
 
-    values, name = defaultdict(list), entry.rule.__name__
     for _ in range(rounds):
-        rule = entry.rule(cu.MLP(entry.sizes, device=device))
-        train = cu.train(rule, data, epochs=1, lr=LR, batch_size=entry.batch, progress=False).seconds
-        fed = seconds(feed, 1, device) * per_epoch / batches
+        rule = entry.rule(cu.MLP(entry.sizes, device=cpu))
+        train = cu.train(rule, data, part, lr=LR, batch_size=entry.batch, progress=False).seconds / part
+        fed = seconds(feed, 1, cpu) / part
         values["epoch by train", name].append(train)
         values["epoch by DataLoader", name].append(fed)
-        values["epoch: DataLoader / train", name].append(fed / train)
+        values["DataLoader / train", name].append(fed / train)
     return values
 
 
 def measure_starts(processes):
-    """{(measure, ""): seconds}: import and loads, each value from a fresh process."""
-    values = defaultdict(list)
+    """{(measure, ""): one value a process}: imports and loads."""
+    values, command = defaultdict(list), [sys.executable, "-c", FRESH_PROCESS]
     for _ in range(processes):
-        run = subprocess.run(
-            [sys.executable, "-c", FRESH_PROCESS], cwd=ROOT, capture_output=True, text=True, check=True
-        )
-        begin, torch_done, course_done, first, second = map(float, run.stdout.split("marks")[-1].split())
-        values["import course_utils", ""].append(course_done - begin)
-        values["  of it import torch", ""].append(torch_done - begin)
-        values["first load_dataset", ""].append(first - course_done)
-        values["second load_dataset", ""].append(second - first)
+        done = subprocess.run(command, cwd=RESULTS.parent, capture_output=True, text=True, check=True)
+        marks = [float(mark) for mark in done.stdout.split("marks")[-1].split()]
+        for measure, begin, end in zip(STARTS, marks[:-1], marks[1:], strict=True):
+            values[measure, ""].append(end - begin)
     return values
 
 
 def tabulate(cpu, gpu):
-    """One row a measure: the median, and the 25th to 75th percentile. gpu None: the column says so."""
-    units = {"step": "ms", "rate of the bare products": "GFLOP/s"}
+    """One row a measure: median, and 25th to 75th percentile. gpu None: the column says so."""
+    units = {"step": "ms", "rate of bare products": "GFLOP/s"}
     rows = []
-    for (measure, rule), values in cpu.items():
-        unit = units.get(measure, "ratio" if "/ " in measure else "s")
-        row = {"measure": measure, "rule": rule, "unit": unit, "goal": GOALS.get(measure, "")}
-        for place, found in (("cpu", values), ("gpu", gpu and gpu.get((measure, rule)))):
-            low, median, high = (
-                f"{v:.3g}" for v in pd.Series(found or [math.nan]).quantile([0.25, 0.5, 0.75])
-            )
-            row[place], row[f"{place}_spread"] = (median, f"{low} – {high}") if found else ("", "")
-        rows.append(row if gpu is not None else row | {"gpu": "no GPU here"})
+    for key, values in cpu.items():
+        row = [*key, units.get(key[0], "ratio" if " / " in key[0] else "s"), GOALS.get(key[0], "")]
+        for found in (values, gpu and gpu.get(key)):
+            low, median, high = (f"{v:.3g}" for v in pd.Series(found or [0.0]).quantile([0.25, 0.5, 0.75]))
+            row += [median, f"{low} – {high}"] if found else ["" if gpu else "no GPU here", ""]
+        rows.append(row)
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def run(entries, rounds=150, repeats=10, epochs=5, batches=40, processes=5):
-    """The whole table: steps and epochs on the CPU, and on the GPU if there is one; then imports and loads."""
-    found = []
-    for device in ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]:
-        found.append(measure_steps(entries, torch.device(device), rounds, repeats))
-        for entry in entries:
-            found[-1] |= measure_epochs(entry, torch.device(device), epochs, batches)
-    return tabulate(found[0] | measure_starts(processes), found[1] if len(found) > 1 else None)
+def run(entries, rounds=150, repeats=5, epochs=15, batches=40, processes=5):
+    """The whole table: steps on the CPU, and on a GPU if there is one; epochs; imports and loads."""
+    cpu = measure_steps(entries, torch.device("cpu"), rounds, repeats)
+    gpu = measure_steps(entries, torch.device("cuda"), rounds, repeats) if torch.cuda.is_available() else None
+    for entry in entries:
+        cpu |= measure_epochs(entry, epochs, batches)
+    return tabulate(cpu | measure_starts(processes), gpu)
 
 
 def main(arguments=None):

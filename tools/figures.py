@@ -15,8 +15,8 @@ def circuit_06():
     figure = Figure(figsize=(9.6, 3.1), layout="constrained")
     left, right = figure.subplots(1, 2)
     forward = ["W₁", "W₂"]
-    cu.plots.circuit(left, ["x", "h₁", "ŷ"], forward, [None, "a copy of W₂"], False, title="Backprop")
-    cu.plots.circuit(right, ["x", "h₁", "ŷ"], forward, [None, "B₂, random, fixed"], title="Feedback alignment")
+    cu.plots.circuit(left, ["x", "h₁", "ŷ"], forward, [None, "back through W₂ᵀ:\na second synapse that\nmust copy the first"], False, title="Backprop")
+    cu.plots.circuit(right, ["x", "h₁", "ŷ"], forward, [None, "back through B₂:\nrandom synapses that\nnever change"], title="Feedback alignment")
     return figure
 
 

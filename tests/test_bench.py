@@ -1,0 +1,67 @@
+"""tools/bench.py: the table it makes, and the operation count behind its bound."""
+
+import importlib.util
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+import course_utils as cu
+
+PATH = Path(__file__).parent.parent / "tools" / "bench.py"
+
+
+@pytest.fixture(scope="module")
+def bench():
+    spec = importlib.util.spec_from_file_location("bench", PATH)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_operation_count_in_closed_form(bench):
+    # forward and gradient meet every weight once per example, the way back all but the first layer's
+    assert bench.multiply_adds(bench.layered_products([784, 500, 10], 128)) == 128 * (2 * 397_000 + 5_000)
+    assert bench.multiply_adds(bench.layered_products([7, 5, 3, 2], 4)) == 4 * (2 * (35 + 15 + 6) + 15 + 6)
+
+
+@pytest.mark.parametrize("sizes", [[784, 500, 10], [7, 5, 3, 2], [6, 4]])
+def test_operation_count_is_what_a_step_really_multiplies(bench, sizes):
+    x, y = torch.rand(8, sizes[0]), torch.randint(sizes[-1], (8,))
+    for entry in bench.ENTRIES:
+        products = entry.products(sizes, 8)
+        step = bench.rule_step(bench.Entry(entry.rule, sizes, 8), torch.device("cpu"))
+        for call in (bench.bare_products(products, "cpu"), partial(step, x, y)):
+            with FlopCounterMode(display=False) as counted:
+                call()
+            assert counted.get_total_flops() == 2 * bench.multiply_adds(products)
+
+
+def test_table(bench):
+    entries = [bench.Entry(cu.rules.ALL["Backprop"], [784, 8, 10], 16)]
+    table = bench.run(entries, rounds=2, repeats=1, epochs=1, batches=2, processes=0)
+    assert list(table.columns) == bench.COLUMNS
+    assert {"step", *bench.GOALS} - set(table.measure) <= {"DataLoader / train"}  # that one needs MNIST
+    assert set(table.rule) == {"Backprop"}
+    assert (table.goal[table.measure.isin(bench.GOALS)] != "").all()
+    assert (pd.to_numeric(table.cpu) > 0).all()
+    if not torch.cuda.is_available():
+        assert set(table.gpu) == {"no GPU here"}
+
+
+def test_median_and_spread(bench):
+    table = bench.tabulate({("step", "R"): [1.0, 2.0, 3.0, 4.0, 5.0]}, {("step", "R"): [7.0]})
+    assert table.loc[0].tolist() == ["step", "R", "ms", "", "3", "2 – 4", "7", "7 – 7"]
+
+
+def test_write(bench, tmp_path, monkeypatch):
+    small = bench.tabulate({("step", "R"): [1.0]}, None)
+    monkeypatch.setattr(bench, "RESULTS", tmp_path)
+    monkeypatch.setattr(bench, "run", lambda entries: small)
+    bench.main(["--write"])
+    written = pd.read_csv(tmp_path / "bench.csv")
+    assert {*bench.COLUMNS, "device", "versions", "commit", "measured"} <= set(written.columns)
+    assert written.measure.tolist() == ["step"] and [p.name for p in tmp_path.iterdir()] == ["bench.csv"]

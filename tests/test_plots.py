@@ -1,0 +1,126 @@
+"""Figures: drawn on a plain Figure, without pyplot, and the same bytes each time."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from helpers import clusters, small_net
+from matplotlib.figure import Figure
+
+import course_utils as cu
+from course_utils import plots
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def history():
+    rule = cu.rules.FeedbackAlignment(small_net((12, 9, 4), dtype=torch.float32))
+    return cu.train(rule, clusters(), epochs=2, lr=0.1, batch_size=16, probe_every=64, progress=False)
+
+
+@pytest.fixture
+def ax():
+    return Figure().subplots()
+
+
+def labels(ax):
+    return [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+def test_style_is_stable_and_told_apart_without_colour():
+    names = [rule.title for rule in cu.rules.ALL.values()] + ["Frozen hidden", "A rule of your own"]
+    assert [plots.style(n) for n in names] == [plots.style(n) for n in names]
+    assert plots.style("Feedback alignment") == {"color": plots.BLUE, "linestyle": "--"}
+    assert plots.style("Backprop, hidden layers frozen") == plots.style("Frozen hidden")
+    known = [plots.style(n) for n in ("Backprop", "Feedback alignment", "Frozen hidden")]
+    assert len({s["color"] for s in known}) == len({s["linestyle"] for s in known}) == 3
+
+
+def test_curves_draw_what_the_frame_holds(ax, history):
+    assert plots.curves(ax, {"Backprop": history, "Feedback alignment": history.frame}) is None
+    assert len(ax.lines) == 2
+    assert np.allclose(ax.lines[0].get_ydata(), 100 * history.frame.val_accuracy)
+    assert list(ax.lines[0].get_xdata()) == list(history.frame.samples)
+    assert ax.get_xlabel() == "training images seen" and ax.get_ylabel() == "validation accuracy (%)"
+    assert labels(ax) == ["Backprop", "Feedback alignment"]
+    assert ax.get_facecolor() == ax.figure.get_facecolor() == (1, 1, 1, 1)
+
+
+def test_curves_leave_losses_in_their_unit(ax, history):
+    plots.curves(ax, {"Backprop": history}, y="val_loss", x="seconds")
+    assert np.allclose(ax.lines[0].get_ydata(), history.frame.val_loss)
+    assert "(s)" in ax.get_xlabel()
+
+
+def test_angles_are_drawn_with_the_chance_band(ax, history):
+    plots.angles(ax, history, small_net((12, 9, 4)))
+    assert [line.get_label() for line in ax.lines] == ["layer 1", "layer 2"]
+    assert list(ax.lines[0].get_ydata()) == list(history.frame.angle_1.dropna())
+    assert any("chance (40 weights)" in text for text in labels(ax)) and "°" in ax.get_ylabel()
+
+
+def test_chance_band_is_where_it_should_be(ax):
+    plots.draw_chance_band(ax, 400)
+    low, high = cu.metrics.chance_band(400)
+    box = ax.patches[0].get_extents().transformed(ax.transData.inverted())
+    assert (box.y0, box.y1) == pytest.approx((low, high))
+
+
+def test_stored_band_is_the_range_over_seeds(ax):
+    frame = pd.DataFrame(
+        {
+            "samples": [10, 20] * 3,
+            "val_accuracy": [0.5, 0.8, 0.6, 0.9, 0.55, 0.7],
+            "seed": [0, 0, 1, 1, 2, 2],
+            "device": "2 CPU threads",
+            "measured": "2026-01-01",
+        }
+    )
+    plots.stored_band(ax, frame, "Backprop")
+    assert np.allclose(ax.lines[0].get_ydata(), [55, 80])
+    heights = ax.collections[0].get_paths()[0].vertices[:, 1]
+    assert (heights.min(), heights.max()) == pytest.approx((50, 90))
+    label = ax.get_legend_handles_labels()[1][0]
+    assert "3 stored seeds" in label and "2 CPU threads" in label and "2026-01-01" in label
+
+
+def test_circuit_names_every_part(ax):
+    plots.circuit(ax, ["x", "h", "ŷ"], ["W₁", "W₂"], [None, "B₂"], title="Feedback alignment")
+    shown = {text.get_text() for text in ax.texts}
+    assert {"x", "h", "ŷ", "e", "W₁", "W₂", "B₂"} <= shown and ax.get_title() == "Feedback alignment"
+    with pytest.raises(ValueError):
+        plots.circuit(ax, ["x", "h", "ŷ"], ["W₁", "W₂"], ["B₂"])
+
+
+@pytest.mark.parametrize("rows", [torch.rand(3, 784), -torch.rand(3, 784), np.zeros((2, 784))])
+def test_images_show_every_row(ax, rows):
+    plots.images(ax, rows, titles=[str(i) for i in range(len(rows))])
+    assert ax.images[0].get_array().shape == (28, 30 * len(rows))
+    assert [t.get_text() for t in ax.get_xticklabels()] == [str(i) for i in range(len(rows))]
+
+
+def test_saved_svg_is_byte_stable(tmp_path, history):
+    files = []
+    for i in range(2):
+        figure = Figure(figsize=(4, 3))
+        axes = figure.subplots(1, 2)
+        plots.angles(axes[0], history, small_net((12, 9, 4)))
+        plots.circuit(axes[1], ["x", "h", "ŷ"], ["W₁", "W₂"], [None, "B₂"])
+        plots.save_svg(figure, tmp_path / f"{i}.svg")
+        files.append((tmp_path / f"{i}.svg").read_bytes())
+    assert files[0] == files[1] and b"<dc:date>" not in files[0] and files[0].startswith(b"<?xml")
+
+
+def test_a_fresh_process_has_the_same_styles_and_no_pyplot():
+    command = (
+        "import sys; from course_utils.plots import style; print(style('A rule of your own'));"
+        "sys.exit('matplotlib.pyplot' in sys.modules)"
+    )
+    fresh = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, cwd=ROOT)
+    assert fresh.returncode == 0, "pyplot was imported" + fresh.stderr
+    assert fresh.stdout.strip() == str(plots.style("A rule of your own"))
