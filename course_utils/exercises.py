@@ -23,6 +23,8 @@ def check(what, passed, got=None, data=None):
 def _short(value):
     if isinstance(value, torch.Tensor) and value.numel() == 1:
         value = value.item()
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(_short, value)) + "]"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

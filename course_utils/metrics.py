@@ -91,8 +91,8 @@ def gradient_statistics(rule, x, y, draws=100, batch_size=None, seed=0):
     batch_size None: the rule's own noise, at the fixed (x, y). An integer: each draw is a random mini-batch of
     x (without replacement, from `seed`), so that data noise comes on top. draws: at least 20.
     Returns a frame with one row a layer and one "all":
-    bias ‖E ĝ − g‖/‖g‖, corrected for the Monte-Carlo part tr Σ/n (bias_reads says "not resolved" when it is
-    smaller than its own error); projection E ĝ·g/‖g‖², 1 where unbiased; variance tr Σ/‖g‖²;
+    bias ‖E ĝ − g‖/‖g‖, corrected for the Monte-Carlo part tr Σ/n (bias_reads says "not resolved" when it
+    cannot be told from 0); projection E ĝ·g/‖g‖², 1 where unbiased; variance tr Σ/‖g‖²;
     snr ‖E ĝ‖²/tr Σ; cosine of one draw; cosine_of_mean; norm_ratio E‖ĝ‖/‖g‖; each with `_se`, the standard
     error from 10 blocks (jackknife). A layer whose true gradient is 0 reads NaN.
     Memory does not grow with draws. Raises ValueError for too few draws or a batch larger than the data.
@@ -124,6 +124,7 @@ class _Sums:
     """Running sums over draws, kept apart in ten blocks: all that the statistics of one layer need."""
 
     def __init__(self, reference):
+        self.rounding = 100 * torch.finfo(reference.dtype).eps  # a bias below is the arithmetic's, not the rule's
         self.g = reference.double()
         self.g2 = (self.g @ self.g).item()
         self.total = self.g.new_zeros(BLOCKS, len(self.g))  # Σ ĝ − g, so that a small bias keeps its digits
@@ -145,8 +146,10 @@ class _Sums:
         row = {}
         for name, value in whole.items():
             row[name], row[f"{name}_se"] = value, errors[name]
-        se = row["bias_se"]
-        row["bias_reads"] = f"{row['bias']:.3g} ± {se:.2g}" if row["bias"] > se else "not resolved"
+        # Judged by the square: it is unbiased, and without bias scatters evenly around 0, which the root does not.
+        square, square_se = row.pop("bias_squared"), row.pop("bias_squared_se")
+        resolved = square > 2 * square_se and row["bias"] > self.rounding
+        row["bias_reads"] = f"{row['bias']:.3g} ± {row['bias_se']:.2g}" if resolved else "not resolved"
         return row
 
     def _ratios(self, total, scalars):
@@ -154,13 +157,14 @@ class _Sums:
         shift = total / n  # E ĝ − g, as measured
         shift2 = (shift @ shift).item()
         trace = max(0.0, (squares - n * shift2) / (n - 1))  # tr Σ, unbiased
-        bias2 = max(0.0, shift2 - trace / n)
+        bias2 = shift2 - trace / n
         mean2 = (self.g + shift).pow(2).sum().item()
         along = self.g2 + (shift @ self.g).item()
         nan = math.nan if self.g2 == 0 else 1.0
         g2 = self.g2 or 1.0
         return {
-            "bias": nan * math.sqrt(bias2 / g2),
+            "bias_squared": nan * bias2 / g2,
+            "bias": nan * math.sqrt(max(0.0, bias2) / g2),
             "projection": nan * along / g2,
             "variance": nan * trace / g2,
             "snr": max(0.0, mean2 - trace / n) / trace if trace > 0 else math.inf,

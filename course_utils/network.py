@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from course_utils.checks import check_finite, check_labels, check_name, check_seed, check_sizes
 from course_utils.device import current_device
 
 # name: f, and f′ written in h = f(a), because h is what a neuron has at hand
@@ -36,10 +37,10 @@ class MLP(nn.Module):
 
     def __init__(self, sizes, activation="relu", loss="cross_entropy", seed=0, init="gaussian", device=None):
         super().__init__()
-        _check_sizes(sizes)
-        _check_name("activation", activation, ACTIVATIONS)
-        _check_name("loss", loss, LOSSES)
-        _check_name("init", init, INITS)
+        check_sizes(sizes)
+        check_name("activation", activation, ACTIVATIONS)
+        check_name("loss", loss, LOSSES)
+        check_name("init", init, INITS)
         check_seed(seed)
         self.sizes, self.activation_name, self.loss_name, self.init = list(sizes), activation, loss, init
         self._f, self._derivative = ACTIVATIONS[activation]
@@ -175,34 +176,3 @@ class MLP(nn.Module):
             raise ValueError(f"y has shape {tuple(y.shape)}; it must be ({len(out)},), one label for each example")
         if y.device.type == "cpu":
             check_labels(y, out.shape[1])
-
-
-def check_finite(x, name="x"):
-    """Raise ValueError when x holds NaN or infinity. (On a GPU `train` asks once: asking waits for the device.)"""
-    if not math.isfinite(x.sum().item()) and not torch.isfinite(x).all():
-        where = f"(~torch.isfinite({name})).nonzero()"
-        raise ValueError(f"{name} holds NaN or infinite values; see where they come from with {where}")
-
-
-def check_labels(y, classes):
-    """Raise ValueError when a label is outside 0 … classes − 1."""
-    low, high = y.aminmax()
-    if low < 0 or high >= classes:
-        raise ValueError(f"y holds labels from {int(low)} to {int(high)}; this network has classes 0 to {classes - 1}")
-
-
-def check_seed(seed):
-    """Raise ValueError unless seed is an integer, 0 or larger."""
-    if not isinstance(seed, int) or seed < 0:
-        raise ValueError(f"seed is {seed!r}; it must be an integer, 0 or larger")
-
-
-def _check_sizes(sizes):
-    good = isinstance(sizes, (list, tuple)) and len(sizes) >= 2
-    if not good or not all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in sizes):
-        raise ValueError(f"sizes is {sizes!r}; it must list two or more positive whole numbers, as in [784, 256, 10]")
-
-
-def _check_name(what, name, known):
-    if not isinstance(name, str) or name not in known:
-        raise ValueError(f"{what} is {name!r}; use one of: {', '.join(known)}")

@@ -152,9 +152,7 @@ class Playground:
         name = self.rule_class.__name__
         prefix = "cu.rules." if rules.ALL.get(name) is self.rule_class else ""
         self.made = 'data = cu.load_dataset("mnist")\n' if self.loads_data else ""
-        self.made += (
-            f"net = cu.MLP({sizes}{_keywords(self.network)})\nrule = {prefix}{name}(net{_keywords(knobs)})"
-        )
+        self.made += f"net = cu.MLP({sizes}{_keywords(self.network)})\nrule = {prefix}{name}(net{_keywords(knobs)})"
         self._draw()
 
     def _train(self):
@@ -270,8 +268,8 @@ def _slider(text, low, high, scale, default):
     number = isinstance(default, int | float) and low < high and low <= default <= high
     if not number or scale not in ("log", "linear") or (scale == "log" and low <= 0):
         raise ValueError(
-            f"{text}: ({low}, {high}, {scale!r}) with default {default!r} makes no slider; a knob is a "
-            "keyword of the constructor: (low, high, 'log' or 'linear'), its default in that range, above 0 if 'log'"
+            f"{text}: ({low}, {high}, {scale!r}) with default {default!r} makes no slider; write it as "
+            "{keyword of the constructor: (low, high, 'log' or 'linear')}, the default in that range"
         )
     layout, style = widgets.Layout(width="32em", max_width="100%"), {"description_width": "17em"}
     # Not continuous, so that one move is one entry in the code.

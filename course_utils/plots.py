@@ -14,7 +14,15 @@ from course_utils.metrics import chance_band
 
 # Okabe and Ito's colours, told apart by every kind of colour vision; the line style says the same once more.
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PURPLE = (
-    "#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
+    "#000000",
+    "#E69F00",
+    "#56B4E9",
+    "#009E73",
+    "#F0E442",
+    "#0072B2",
+    "#D55E00",
+    "#CC79A7",
+)
 GREY = "#7F7F7F"
 STYLES = {
     "Backprop": (BLACK, "-"),
@@ -24,9 +32,15 @@ STYLES = {
 _OTHERS = [(RED, "-."), (GREEN, (0, (5, 1))), (ORANGE, (0, (3, 1, 1, 1))), (PURPLE, "--"), (SKY, "-")]
 LAYER_STYLES = [(BLUE, "-"), (RED, "--"), (GREEN, "-."), (PURPLE, ":"), (ORANGE, "-"), (SKY, "--")]
 PALE = [(ORANGE, "--"), (GREEN, "-."), (PURPLE, ":"), (SKY, (0, (5, 1)))]  # earlier runs
-UNITS = {"samples": "training images seen", "seconds": "training time (s)", "epoch": "epoch",
-         "val_accuracy": "validation accuracy (%)", "train_accuracy": "training accuracy (%)",
-         "val_loss": "validation loss", "train_loss": "training loss"}
+UNITS = {
+    "samples": "training images seen",
+    "seconds": "training time (s)",
+    "epoch": "epoch",
+    "val_accuracy": "validation accuracy (%)",
+    "train_accuracy": "training accuracy (%)",
+    "val_loss": "validation loss",
+    "train_loss": "training loss",
+}
 
 
 def style(name):
@@ -52,8 +66,15 @@ def stored_band(ax, frame, name, column="val_accuracy"):
     groups = 100 * frame.groupby("samples")[column].agg(["min", "mean", "max"])
     look = style(name)
     when = f"{frame.seed.nunique()} stored seeds, {frame.device.iloc[0]}, {frame.measured.iloc[0]}"
-    ax.fill_between(groups.index, groups["min"], groups["max"], color=look["color"], alpha=0.2, linewidth=0,
-                    label=f"{name}: {when}")
+    ax.fill_between(
+        groups.index,
+        groups["min"],
+        groups["max"],
+        color=look["color"],
+        alpha=0.2,
+        linewidth=0,
+        label=f"{name}: {when}",
+    )
     ax.plot(groups.index, groups["mean"], linewidth=0.7, **look)
 
 
@@ -62,10 +83,22 @@ def angles(ax, history, net, x="samples"):
     frame = getattr(history, "frame", history).dropna(subset=["angle_1"])
     for l in range(net.depth):
         color, line = LAYER_STYLES[l % len(LAYER_STYLES)]
-        ax.plot(frame[x], frame[f"angle_{l + 1}"], color=color, linestyle=line, linewidth=1.8, label=f"layer {l + 1}")
+        ax.plot(
+            frame[x],
+            frame[f"angle_{l + 1}"],
+            color=color,
+            linestyle=line,
+            linewidth=1.8,
+            label=f"layer {l + 1}",
+        )
     smallest = min(w.numel() + b.numel() for w, b in zip(net.weights, net.biases, strict=True))
     draw_chance_band(ax, smallest)
-    ax.set(xlabel=UNITS.get(x, x), ylabel="angle to the true gradient (°)", ylim=(-4, 124), yticks=range(0, 121, 30))
+    ax.set(
+        xlabel=UNITS.get(x, x),
+        ylabel="angle to the true gradient (°)",
+        ylim=(-4, 124),
+        yticks=range(0, 121, 30),
+    )
     dress(ax)
 
 
@@ -81,6 +114,9 @@ def dress(ax, legend=True):
     ax.set_facecolor("white")
     ax.grid(alpha=0.25, linewidth=0.6)
     ax.spines[["top", "right"]].set_visible(False)
+    if ax.get_xlabel() == UNITS["samples"]:
+        ax.locator_params(axis="x", nbins=5)
+        ax.xaxis.set_major_formatter("{x:,.0f}")
     if legend and ax.get_legend_handles_labels()[0]:
         ax.legend(frameon=False, fontsize="small")
 
@@ -111,12 +147,13 @@ def runs(figure, rule, shown, samples, warning=""):
     look = {"ha": "center", "va": "center", "color": RED, "backgroundcolor": "white"}
     if warning:
         left.text(0.5, 0.5, textwrap.fill(warning, 38), transform=left.transAxes, **look)
-    for ax, columns in ((left, 1), (right, 2)):
+    for ax in (left, right):
         ax.set_xlim(0, samples)
         ax.locator_params(axis="x", nbins=5)
         ax.xaxis.set_major_formatter("{x:,.0f}")
-        place = {"loc": "upper left", "bbox_to_anchor": (-0.02, -0.2)}
-        ax.legend(**place, ncols=columns, frameon=False, fontsize="small")
+    small = {"frameon": False, "fontsize": "small"}
+    left.legend(loc="upper left", bbox_to_anchor=(-0.02, -0.2), **small)
+    right.legend(loc="lower left", bbox_to_anchor=(-0.02, 0.98), ncols=9, columnspacing=1.2, **small)
 
 
 def _settings_in_words(settings, names):
@@ -156,8 +193,19 @@ def circuit(ax, layers, forward, feedback, feedback_fixed=True, error="e", title
 
 
 def _arrow(ax, start, end, color, line):
-    ax.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=14, color=color, linestyle=line,
-                                 linewidth=1.8, shrinkA=0, shrinkB=0))
+    ax.add_patch(
+        FancyArrowPatch(
+            start,
+            end,
+            arrowstyle="-|>",
+            mutation_scale=14,
+            color=color,
+            linestyle=line,
+            linewidth=1.8,
+            shrinkA=0,
+            shrinkB=0,
+        )
+    )
 
 
 def images(ax, rows, shape=(28, 28), titles=None):

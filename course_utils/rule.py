@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from course_utils.network import check_seed
+from course_utils.checks import check_seed
 
 
 class Rule(nn.Module):
@@ -53,15 +53,15 @@ class Rule(nn.Module):
         return self.net(x)
 
     def add_grad(self, parameter, gradient):
-        """Add a gradient to `parameter.grad` as PyTorch does; where that is None, it becomes a copy."""
+        """Add a gradient to `parameter.grad` as PyTorch does. The tensor is taken over: do not write into it after."""
         if gradient.shape != parameter.shape:
             raise ValueError(f"gradient has shape {tuple(gradient.shape)}, its parameter {tuple(parameter.shape)}")
         if parameter.grad is None:
-            # A copy, because the caller may give one tensor to two parameters, and in plain order, because
-            # torch's fused optimisers misread a transposed or an expanded tensor without a word.
-            parameter.grad = gradient.detach().clone(memory_format=torch.contiguous_format)
+            # In plain order, because torch's fused optimisers misread a transposed or expanded tensor without a word.
+            parameter.grad = gradient.detach().contiguous()
         else:
-            parameter.grad += gradient.detach()
+            # Not in place: two parameters may have been given the same tensor, as in Kolen–Pollack.
+            parameter.grad = parameter.grad + gradient.detach()
 
 
 class FeedbackWeights(nn.Module):

@@ -17,8 +17,23 @@ from course_utils.rule import FrozenHidden
 from course_utils.training import evaluate, train
 
 RESULTS = Path(__file__).parent.parent / "results"
-SCHEMA = ["rule", "dataset", "sizes", "seed", "lr", "noise", "epoch", "samples", "seconds", "val_accuracy",
-          "test_accuracy", "device", "versions", "commit", "measured"]
+SCHEMA = [
+    "rule",
+    "dataset",
+    "sizes",
+    "seed",
+    "lr",
+    "noise",
+    "epoch",
+    "samples",
+    "seconds",
+    "val_accuracy",
+    "test_accuracy",
+    "device",
+    "versions",
+    "commit",
+    "measured",
+]
 
 
 def stored_results(number):
@@ -50,23 +65,38 @@ def run_cell(name, sizes, lr, seed, dataset="mnist", limit=None, test=False, net
     if test:
         frame.loc[frame.index[-1], "test_accuracy"] = evaluate(rule, data.x_test, data.y_test)
     noise = training.get("input_noise", 0.0) or training.get("activity_noise", 0.0)
-    facts = {"rule": name, "dataset": data.name, "sizes": "-".join(map(str, sizes)), "seed": seed,
-             "lr": rule.lr if lr is None else lr,
-             "noise": noise, **provenance(data.x_train.device)}
+    facts = {
+        "rule": name,
+        "dataset": data.name,
+        "sizes": "-".join(map(str, sizes)),
+        "seed": seed,
+        "lr": rule.lr if lr is None else lr,
+        "noise": noise,
+        **provenance(data.x_train.device),
+    }
     return frame.assign(**facts)[SCHEMA]
 
 
 def provenance(device):
     """When, on what and with what a number was measured."""
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
-    return {"device": name, "versions": f"torch {torch.__version__}, python {platform.python_version()}",
-            "commit": _commit(), "measured": datetime.date.today().isoformat()}
+    return {
+        "device": name,
+        "versions": f"torch {torch.__version__}, python {platform.python_version()}",
+        "commit": _commit(),
+        "measured": datetime.date.today().isoformat(),
+    }
 
 
 def _commit():
     try:
-        shown = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=RESULTS.parent, capture_output=True,
-                               text=True, check=True)
+        shown = subprocess.run(
+            ["git", "describe", "--always", "--dirty"],
+            cwd=RESULTS.parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         return shown.stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
@@ -76,7 +106,8 @@ def choose_lr(names, sizes, lrs, limit=20_000, seed=0, jobs=1, **training):
     """One epoch on the first 20,000 images at every lr: (all rows, {rule: the lr of the best validation})."""
     cells = list(itertools.product(names, lrs))
     frames = Parallel(n_jobs=jobs, verbose=5)(
-        delayed(run_cell)(name, sizes, lr, seed, limit=limit, **{**training, "epochs": 1}) for name, lr in cells)
+        delayed(run_cell)(name, sizes, lr, seed, limit=limit, **{**training, "epochs": 1}) for name, lr in cells
+    )
     table = pd.concat(frames, ignore_index=True)
     last = table.groupby(["rule", "lr"]).tail(1)
     best = last.loc[last.groupby("rule").val_accuracy.idxmax()]
@@ -87,5 +118,6 @@ def run_seeds(names, sizes, lrs, seeds=5, jobs=1, **training):
     """Every rule at its lr (`lrs`, {rule: lr}), from `seeds` seeds on all training images, tested at the end."""
     cells = list(itertools.product(names, range(seeds)))
     frames = Parallel(n_jobs=jobs, verbose=5)(
-        delayed(run_cell)(name, sizes, lrs[name], seed, test=True, **training) for name, seed in cells)
+        delayed(run_cell)(name, sizes, lrs[name], seed, test=True, **training) for name, seed in cells
+    )
     return pd.concat(frames, ignore_index=True)

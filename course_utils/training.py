@@ -7,22 +7,24 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from course_utils.metrics import gradients, layer_angles, true_gradient
-from course_utils.network import check_finite, check_labels, check_seed
+from course_utils.checks import check_run
+from course_utils.metrics import gradients, layer_angles, no_trace, true_gradient
 
-SCHEDULES = ("constant", "one_cycle", "exponential")
 COLUMNS = ["epoch", "samples", "seconds", "train_loss", "train_accuracy", "val_loss", "val_accuracy"]
 
 
 class History:
     """What a run did. rows: one dict per evaluation; status: "running", "done", "stopped" or "diverged".
 
-    settings: the arguments that reproduce the run; message: the status in words; samples, steps: how far it is.
+    settings: the arguments that reproduce the run; message: the status in words; samples, steps: how far it is;
+    planned: steps in all, per_epoch: steps an epoch.
     """
 
-    def __init__(self, settings):
-        self.settings = settings
-        self.rows = []
+    def __init__(self, settings, images):
+        self.settings, self.images = settings, images
+        self.per_epoch = math.ceil(images / settings["batch_size"])
+        self.planned = max(1, round(settings["epochs"] * self.per_epoch))
+        self.rows: list[dict] = []
         self.status, self.message = "running", ""
         self.samples = self.steps = 0
         self.seconds = self.probe_seconds = 0.0
@@ -56,17 +58,15 @@ class History:
         It needs `rule`, `data` and an `optimizer` given as an instance, all as they were at the start.
         """
         settings = dict(self.settings)
-        per_epoch = settings.pop("steps_per_epoch")
-        planned = round(settings["epochs"] * per_epoch)
         if not isinstance(settings["optimizer"], str):
             settings["optimizer"] = _Code("optimizer")
         if settings["stop_after"] is None:
             del settings["stop_after"]
-        if self.steps != planned:
+        if self.steps != self.planned:
             if settings["schedule"] in ("one_cycle", "exponential"):  # they stretch with the epochs
                 settings["stop_after"] = self.samples
             else:
-                settings["epochs"] = _Code(f"{self.steps} / {per_epoch}")
+                settings["epochs"] = _Code(f"{self.steps} / {self.per_epoch}")
         for name in ("lr", "input_noise", "activity_noise"):
             if isinstance(settings[name], list) and len(settings[name]) == 1:
                 settings[name] = settings[name][0][1]  # a schedule that never changed
@@ -79,19 +79,27 @@ class _Code(str):
         return str(self)
 
 
-def train(rule, data, epochs=5, lr=None, batch_size=128, optimizer="sgd", momentum=0.9, schedule="one_cycle",
-          input_noise=0.0, activity_noise=0.0, eval_every=None, probe_every=0, seed=0, stop_after=None,
-          progress=True):
-    """Train `rule` on `data` with a progress bar; returns its `History`. The arguments are those of `steps`.
+def train(rule, data, epochs=5, progress=True, **settings):
+    """Train `rule` on `data` with a progress bar; returns the run's `History`.
 
-    Interrupting the kernel stops the run and returns the history so far. A run whose loss becomes NaN or
-    infinite ends with status "diverged" and says so.
+    epochs: how often to see the training set, fractions allowed.
+    lr: a number, or [(samples, value), …] where each value holds from that many samples on; None takes `rule.lr`
+    (for an optimiser instance: its own).
+    batch_size=128. optimizer: "sgd" (with momentum=0.9), "adam", or any torch optimiser instance.
+    schedule: a factor on lr, "one_cycle" (up over the first tenth, then a cosine down to 0), "constant",
+    "exponential" (down to 1 %) or [(samples, factor), …].
+    input_noise=0.0: std of Gaussian noise on the pixels; activity_noise=0.0: std on the hidden pre-activations;
+    numbers or schedules like lr.
+    eval_every, probe_every: in samples. Evaluation defaults to once an epoch, probes (the angle of `.grad` to the
+    true gradient of the same batch) to never.
+    seed=0: order of the batches and the noise. stop_after: end after that many samples, the schedule being that of
+    all the epochs (so does `History.call` repeat a stopped run).
+    Raises ValueError for anything out of range. Interrupting the kernel stops the run and returns the history so
+    far. A run whose loss becomes NaN or infinite ends with status "diverged" and says so.
     """
-    runner = steps(rule, data, epochs, lr, batch_size, optimizer, momentum, schedule, input_noise,
-                   activity_noise, eval_every, probe_every, seed, stop_after)
+    runner = steps(rule, data, epochs=epochs, **settings)
     history = next(runner)
-    total = round(epochs * history.settings["steps_per_epoch"])
-    with tqdm(total=total, desc=rule.title, unit="batch", disable=not progress, mininterval=0.3) as bar:
+    with tqdm(total=history.planned, desc=rule.title, unit="batch", disable=not progress, mininterval=0.3) as bar:
         try:
             for history in runner:
                 bar.update(history.steps - bar.n)
@@ -104,69 +112,58 @@ def train(rule, data, epochs=5, lr=None, batch_size=128, optimizer="sgd", moment
     return history
 
 
-def steps(rule, data, epochs=5, lr=None, batch_size=128, optimizer="sgd", momentum=0.9, schedule="one_cycle",
-          input_noise=0.0, activity_noise=0.0, eval_every=None, probe_every=0, seed=0, stop_after=None):
-    """Generator behind `train`: yields the run's `History` once before the first step and after every step.
-
-    epochs: how often to see the training set, fractions allowed. lr: a number, or [(samples, value), …] where
-    each value holds from that many samples on; None takes `rule.lr` (for an optimiser instance: its own).
-    optimizer: "sgd" (with `momentum`), "adam", or any torch optimiser instance. schedule: a factor on lr,
-    "constant", "one_cycle" (up over the first tenth, then a cosine down to 0), "exponential" (down to 1 %) or
-    [(samples, factor), …]. input_noise: std of Gaussian noise on the pixels; activity_noise: std on the hidden
-    pre-activations; numbers or schedules like lr. eval_every, probe_every: in samples; evaluation defaults to
-    once an epoch, probes (the angle of `.grad` to the true gradient of the same batch) to never.
-    seed: order of the batches and the noise. stop_after: end after that many samples, the schedule being that
-    of all the epochs (so does `History.call` repeat a stopped run). Raises ValueError for anything out of range.
-    """
+def steps(
+    rule, data, epochs=5, lr=None, batch_size=128, optimizer="sgd", momentum=0.9, schedule="one_cycle",
+    input_noise=0.0, activity_noise=0.0, eval_every=None, probe_every=0, seed=0, stop_after=None,
+):  # fmt: skip
+    """Generator behind `train`, with its arguments: yields the run's `History` before the first step and after
+    every step. Closing it stops the run."""
     lr = rule.lr if lr is None and isinstance(optimizer, str) else lr
-    _check_run(rule, data, epochs, lr, batch_size, optimizer, schedule, momentum, input_noise, activity_noise)
-    _check_counts(eval_every, probe_every, seed, stop_after)
-    n, net, device = len(data.x_train), rule.net, data.x_train.device
-    per_epoch = math.ceil(n / batch_size)
-    total = max(1, round(epochs * per_epoch))
+    settings = {name: value for name, value in locals().items() if name not in ("rule", "data")}
+    check_run(rule, data, **settings)
+    net, device = rule.net, data.x_train.device
     opt = _make_optimizer(rule, optimizer, lr, momentum)
     own_lrs = [group["lr"] for group in opt.param_groups]
     order_generator = torch.Generator().manual_seed(seed)  # on the CPU: the same batches on every device
     noise_generator = net.noise_generator = torch.Generator(device).manual_seed(seed)
-    history = History(dict(
-        epochs=epochs, lr=lr, batch_size=batch_size, optimizer=optimizer, momentum=momentum, schedule=schedule,
-        input_noise=input_noise, activity_noise=activity_noise, eval_every=eval_every, probe_every=probe_every,
-        seed=seed, stop_after=stop_after, steps_per_epoch=per_epoch))
+    history = History(settings, len(data.x_train))
     losses: list[torch.Tensor] = []
     angles: list[list[float]] = []
+    if probe_every:
+        angles.append(_probe(history, _first_angles, rule, data.x_train[:batch_size], data.y_train[:batch_size]))
     _add_row(history, rule, data, losses, angles)
     try:
         yield history
         while history.status == "running":
-            begin = time.perf_counter()
-            at = history.steps % per_epoch
+            begin, probed = time.perf_counter(), history.probe_seconds
+            at = history.steps % history.per_epoch
             if at == 0:
-                order = torch.randperm(n, generator=order_generator).to(device)
+                order = torch.randperm(history.images, generator=order_generator).to(device)
             batch = order[at * batch_size : (at + 1) * batch_size]
             x, y = data.x_train[batch], data.y_train[batch]
             std = value_at(input_noise, history.samples)
             if std:
                 x += std * torch.randn(x.shape, generator=noise_generator, device=device, dtype=x.dtype)
-            factor = _factor(schedule, history.steps / total, history.samples)
+            factor = _factor(schedule, history.steps / history.planned, history.samples)
             for group, own in zip(opt.param_groups, own_lrs, strict=True):
                 group["lr"] = factor * (own if lr is None else value_at(lr, history.samples))
-            due = history.passes(probe_every, len(batch))
-            reference = _untimed(history, true_gradient, net, x, y) if due else None
+            probe_due = history.passes(probe_every, len(batch))
+            reference = _probe(history, true_gradient, net, x, y) if probe_due else None
             net.activity_noise = value_at(activity_noise, history.samples)
             losses.append(rule.step(x, y, opt).detach())
             net.activity_noise = 0.0
-            if reference is not None:
-                angles.append(_untimed(history, layer_angles, net, gradients(net), reference))
-            evaluation_due = history.passes(eval_every or n, len(batch))
+            if probe_due:
+                angles.append(_probe(history, layer_angles, net, gradients(net), reference))
+            row_due = history.passes(eval_every or history.images, len(batch))
             history.samples, history.steps = history.samples + len(batch), history.steps + 1
-            history.seconds += time.perf_counter() - begin
-            last = history.steps == total or history.samples >= (stop_after or math.inf)
+            history.seconds += time.perf_counter() - begin - (history.probe_seconds - probed)
+            last = history.steps == history.planned or history.samples >= (stop_after or math.inf)
             # Seldom, because asking a GPU whether a number is finite means waiting for it.
-            if (history.steps % 20 == 0 or evaluation_due or last) and not torch.isfinite(losses[-1]):
+            if (history.steps % 20 == 0 or row_due or last) and not torch.isfinite(losses[-1]):
                 history.end("diverged", "the loss is no longer a finite number; try a smaller learning rate")
             elif last:
-                history.end("done", "all epochs done" if history.steps == total else "as stop_after asked")
-            if evaluation_due or history.status != "running":
+                history.end("done", "as planned")
+            if row_due or history.status != "running":
                 _add_row(history, rule, data, losses, angles)
             yield history
     except (GeneratorExit, KeyboardInterrupt):
@@ -223,13 +220,19 @@ def _add_row(history, rule, data, losses, angles):
     angles.clear()
 
 
-def _untimed(history, probe, *arguments):
+def _probe(history, measure, *arguments):
+    """measure(*arguments), its time booked as the cost of probing."""
     begin = time.perf_counter()
-    result = probe(*arguments)
-    spent = time.perf_counter() - begin
-    history.probe_seconds += spent
-    history.seconds -= spent  # the step's clock is running
+    result = measure(*arguments)
+    history.probe_seconds += time.perf_counter() - begin
     return result
+
+
+def _first_angles(rule, x, y):
+    """Angles of an estimate before any step, made without leaving a trace."""
+    with no_trace(rule):
+        rule.backward(x, y)
+        return layer_angles(rule.net, gradients(rule.net), true_gradient(rule.net, x, y))
 
 
 def _factor(schedule, progress, samples):
@@ -253,50 +256,3 @@ def _make_optimizer(rule, optimizer, lr, momentum):
     if optimizer == "sgd":
         return torch.optim.SGD(rule.parameters(), lr=first, momentum=momentum, fused=fused)
     return torch.optim.Adam(rule.parameters(), lr=first, fused=fused)
-
-
-def _check_run(rule, data, epochs, lr, batch_size, optimizer, schedule, momentum, input_noise, activity_noise):
-    n = len(data.x_train)
-    if not _is_number(epochs) or epochs <= 0:
-        raise ValueError(f"epochs is {epochs!r}; it must be a number above 0")
-    if not isinstance(batch_size, int) or not 1 <= batch_size <= n:
-        raise ValueError(f"batch_size is {batch_size!r}; it must be a whole number from 1 to {n}, the training images")
-    if not isinstance(optimizer, torch.optim.Optimizer) and optimizer not in ("sgd", "adam"):
-        raise ValueError(f'optimizer is {optimizer!r}; use "sgd", "adam" or a torch.optim optimiser')
-    if isinstance(schedule, str) and schedule not in SCHEDULES:
-        raise ValueError(f"schedule is {schedule!r}; use one of {', '.join(SCHEDULES)} or a list")
-    if not _is_number(momentum) or not 0 <= momentum < 1:
-        raise ValueError(f"momentum is {momentum!r}; it must be at least 0 and below 1")
-    named = {"lr": lr, "input_noise": input_noise, "activity_noise": activity_noise}
-    if not isinstance(schedule, str):
-        named["schedule"] = schedule
-    for name, value in named.items():
-        if name != "lr" or value is not None:
-            _check_schedule(name, value)
-    rule.net.check_input(data.x_train)
-    check_finite(data.x_train)
-    rule.net.check_target(data.x_train.new_empty(n, rule.net.sizes[-1]), data.y_train)
-    check_labels(data.y_train, rule.net.sizes[-1])
-
-
-def _check_counts(eval_every, probe_every, seed, stop_after):
-    for name, value in {"eval_every": eval_every, "stop_after": stop_after}.items():
-        if value is not None and (not _is_number(value) or value <= 0):
-            raise ValueError(f"{name} is {value!r}; it must be a number of samples above 0, or None")
-    if not _is_number(probe_every) or probe_every < 0:
-        raise ValueError(f"probe_every is {probe_every!r}; it must be a number of samples, or 0 for never")
-    check_seed(seed)
-
-
-def _check_schedule(name, value):
-    pairs = value if isinstance(value, list) else [(0, value)]
-    whole = pairs and all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in pairs)
-    begins = [begin for begin, _ in pairs] if whole else []
-    if not whole or not all(map(_is_number, begins)) or begins[0] != 0 or begins != sorted(begins):
-        raise ValueError(f"{name} is {value!r}; give a list of (samples, value) in order, from 0 samples on")
-    if any(not _is_number(v) or v < 0 for _, v in pairs):
-        raise ValueError(f"{name} is {value!r}; it must be a finite number, 0 or larger")
-
-
-def _is_number(value):
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -31,8 +32,14 @@ SETTINGS = {
     "@jupyterlab/apputils-extension/notification": {"fetchNews": "false", "doNotDisturbMode": True},
     "@jupyterlab/notebook-extension/tracker": {"windowingMode": "none"},
 }
-# Messages of the console that tell nothing about a lesson: part of the text → why it is harmless.
-HARMLESS: dict[str, str] = {}
+# What a page may report without a lesson being at fault.
+HARMLESS = (
+    "mybinder.org/badge",  # badges come from the network, which a test machine may not have
+    "colab.research.google.com/assets",
+    "(reading 'schema')",  # Notebook 7 itself, while it loads its settings: with an empty notebook too
+    "'filebrowser:open-path' not registered",  # Notebook 7 itself: its notebook page has no file browser
+    ".woff)",  # Lab and Notebook 7 share a server, which looks for the one's fonts where it found the other's
+)
 CHROMIUM_FLAGS = [
     "--no-sandbox",  # continuous integration runs as root
     "--disable-gpu",
@@ -71,12 +78,10 @@ def root(tmp_path_factory):
     for name in LESSONS:
         (folder / "notebooks" / name).write_bytes((ROOT / "notebooks" / name).read_bytes())
     if (ROOT / "lessons").is_dir():
-        (folder / "lessons").symlink_to(ROOT / "lessons")  # pictures
+        shutil.copytree(ROOT / "lessons", folder / "lessons")  # for their pictures
     cells = [nbformat.v4.new_code_cell(source) for source in OWN_CELLS]
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    nbformat.write(
-        nbformat.v4.new_notebook(cells=cells, metadata=kernel), folder / "notebooks/playground.ipynb"
-    )
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), folder / "notebooks/playground.ipynb")
     return folder
 
 
@@ -136,13 +141,19 @@ def page(browser, request):
     page = browser.new_page(viewport={"width": 1280, "height": 1000})
     page.set_default_timeout(SOON)
     trouble = []
+
+    def note(message):
+        if message.type == "error":
+            trouble.append(f"console: {message.text} ({message.location['url']})")
+
     page.on("pageerror", lambda error: trouble.append(f"page error: {error.stack}"))
-    page.on("console", lambda message: trouble.append(message.text) if message.type == "error" else None)
+    page.on("console", lambda message: note(message))
     yield page
     name = request.node.name.replace("[", "-").replace("]", "").replace(".ipynb", "")
     shoot(page, f"{name}-end")
     page.close()
-    assert [text for text in trouble if not any(known in text for known in HARMLESS)] == []
+    trouble = [text for text in trouble if not any(known in text for known in HARMLESS)]
+    assert not trouble, "\n".join(trouble)
 
 
 def shoot(page, name):
@@ -253,9 +264,7 @@ def test_jupyterlab(page, server, notebook):
     assert labs.count() or notebook != "playground.ipynb"
 
 
-@pytest.mark.parametrize(
-    "notebook", ["playground.ipynb", *(name for name in LESSONS if name.startswith("06"))]
-)
+@pytest.mark.parametrize("notebook", ["playground.ipynb", *(name for name in LESSONS if name.startswith("06"))])
 def test_notebook_7(page, server, notebook):
     open_and_run(page, f"{server}/notebooks/notebooks/{notebook}")
     lab = page.locator(".cu-playground").first

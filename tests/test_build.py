@@ -354,9 +354,7 @@ def test_what_does_not_count(tree):
     """Free: theory's prose, folds, fences, maths; long export cells; docstrings, comments, imports."""
     quiet = '    """' + "long\n" * 30 + '    """\n    # why\n\n    import math\n'
     cls = "import math\n\n\nclass Long:\n" + quiet + "\n".join(f"    a{k} = {k}" for k in range(39))
-    uncounted = (
-        "$$" + "x y " * 200 + "$$\n\n```\n" + "w " * 200 + "\n```\n\n<details>" + "w " * 200 + "</details>"
-    )
+    uncounted = "$$" + "x y " * 200 + "$$\n\n```\n" + "w " * 200 + "\n```\n\n<details>" + "w " * 200 + "</details>"
     change(
         tree,
         theory=f"{CELL.replace('pass', ':part: theory')}\n\n" + "word " * 400,

@@ -380,8 +380,16 @@ def test_no_network_gives_digits_and_says_so(error, repository, tmp_path, monkey
     assert (data.name, data.requested, data.is_fallback) == ("digits", "mnist", True)
     assert len(data.x_train) == 1297
     banner = capsys.readouterr().out
-    for words in ("=" * 80, 'WARNING: "mnist"', "digits", str(tmp_path / "given" / "MNIST" / "raw"),
-                  str(repository / "data" / "MNIST" / "raw"), "COURSE_DATA", type(error).__name__, *FILES):
+    for words in (
+        "=" * 80,
+        'WARNING: "mnist"',
+        "digits",
+        str(tmp_path / "given" / "MNIST" / "raw"),
+        str(repository / "data" / "MNIST" / "raw"),
+        "COURSE_DATA",
+        type(error).__name__,
+        *FILES,
+    ):
         assert words in banner
     assert load_dataset("mnist").is_fallback  # warned again, but the mirrors are not waited for again
     assert "WARNING" in capsys.readouterr().out and len(calls) == 1

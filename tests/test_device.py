@@ -39,9 +39,7 @@ def test_every_rule_on_the_gpu_equals_the_cpu(cuda):
                 net = small_net((17, 13, 11, 5), "relu", loss, dtype=torch.float32)
                 x, y = batch(net, n=9)
                 rule = rule_class(net.to(place), seed=3).to(place)
-                results.append(
-                    [None if g is None else g.cpu() for g in grads(rule, x.to(place), y.to(place))]
-                )
+                results.append([None if g is None else g.cpu() for g in grads(rule, x.to(place), y.to(place))])
                 # Its tensors do not wander: training goes on where the network is.
                 rule.step(x.to(place), y.to(place), torch.optim.SGD(rule.parameters(), lr=0.01))
                 assert {t.device.type for t in rule.state_dict().values()} == {torch.device(place).type}

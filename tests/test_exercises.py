@@ -99,10 +99,7 @@ def test_common_mistakes_are_named(name, capsys):
 def test_a_wrong_answer_shows_yours_true_and_the_largest_difference(capsys):
     _, out = verdict(capsys, lambda delta, h: reference(delta, h) + 0.125)
     assert (
-        "differ by up to 0.125" in out
-        and "yours begins [" in out
-        and "true  begins [" in out
-        and "Likely" not in out
+        "differ by up to 0.125" in out and "yours begins [" in out and "true  begins [" in out and "Likely" not in out
     )
 
 

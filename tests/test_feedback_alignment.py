@@ -42,9 +42,7 @@ def mutant(name):
     return type(f"Mutant_{name}", (Mutant,), {"wrong": name})
 
 
-def distance_to_backprop(
-    rule_class, sizes=SIZES[3], activation="tanh", loss="cross_entropy", targets="labels", seed=0
-):
+def distance_to_backprop(rule_class, sizes=SIZES[3], activation="tanh", loss="cross_entropy", targets="labels", seed=0):
     """Largest difference to autograd, with B := W."""
     net = small_net(sizes, activation, loss, seed)
     rule, (x, y) = rule_class(net).double(), batch(net, targets=targets, seed=seed)
@@ -59,9 +57,7 @@ def distance_to_backprop(
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("rule_class", [Backprop, FeedbackAlignment])
-def test_backprop_and_feedback_alignment_with_b_equal_to_w_are_autograd(
-    rule_class, activation, loss, depth, targets
-):
+def test_backprop_and_feedback_alignment_with_b_equal_to_w_are_autograd(rule_class, activation, loss, depth, targets):
     assert distance_to_backprop(rule_class, SIZES[depth], activation, loss, targets) < EXACT
 
 
@@ -211,7 +207,7 @@ def test_hidden_angle_of_feedback_alignment_falls_below_chance_in_training():
 
     before = angle()
     cu.train(rule, data, epochs=3, lr=0.1, batch_size=32, progress=False)
-    assert angle() < 70 < before
+    assert angle() < 80 < before  # chance is 90 ± 2 here
 
 
 @pytest.mark.parametrize("scale", [0.1, 3.0])

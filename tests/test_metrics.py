@@ -143,8 +143,7 @@ def test_unbiased_noise_reads_not_resolved_and_bias_is_found():
     net = small_net()
     x, y = batch(net, n=6)
     unresolved = [
-        gradient_statistics(NoisyGradient(net, seed=seed), x, y, draws=50).bias_reads.iloc[-1]
-        == "not resolved"
+        gradient_statistics(NoisyGradient(net, seed=seed), x, y, draws=50).bias_reads.iloc[-1] == "not resolved"
         for seed in range(40)
     ]
     assert sum(unresolved) >= 28  # a bias of one standard error up happens by chance, one time in six
@@ -212,9 +211,7 @@ def test_standard_errors_are_calibrated():
         "cosine": torch.cosine_similarity(g + sigma * noise, g[None], dim=1).mean().item(),
         "norm_ratio": ((g + sigma * noise).norm(dim=1).mean() / g.norm()).item(),
     }
-    frames = [
-        gradient_statistics(NoisyGradient(net, seed=s, sigma=sigma), x, y, draws=30) for s in range(seeds)
-    ]
+    frames = [gradient_statistics(NoisyGradient(net, seed=s, sigma=sigma), x, y, draws=30) for s in range(seeds)]
     for name, expected in truth.items():
         pulls = [abs(f[name].iloc[-1] - expected) / f[f"{name}_se"].iloc[-1] for f in frames]
         # Ten blocks give Student's t with 9 degrees of freedom: 66 % within 1, 92 % within 1.96.
@@ -236,18 +233,13 @@ def test_data_noise_of_mini_batches():
     # Sampling without replacement: Var(mean) = S²/m · (1 − m/n), with S² the variance over the 24 examples.
     variance = (each.var(0).sum() / size * (1 - size / 24) / (g @ g)).item()
     row = gradient_statistics(Backprop(net), x, y, draws=1_000, batch_size=size).iloc[-1]
-    assert (
-        row.variance == pytest.approx(variance, abs=4 * row.variance_se) and row.variance_se < 0.1 * variance
-    )
+    assert row.variance == pytest.approx(variance, abs=4 * row.variance_se) and row.variance_se < 0.1 * variance
     assert row.projection == pytest.approx(1, abs=4 * row.projection_se)
     whole = gradient_statistics(Backprop(net), x, y, draws=20, batch_size=24).iloc[-1]
     assert whole.variance == pytest.approx(0, abs=1e-12) and whole.bias == pytest.approx(0, abs=1e-6)
     own = gradient_statistics(Backprop(net), x, y, draws=20).iloc[-1]
     assert own.variance == pytest.approx(0, abs=1e-12)  # a rule without noise of its own
-    again = [
-        gradient_statistics(Backprop(net), x, y, draws=20, batch_size=5, seed=s).iloc[-1].bias
-        for s in (0, 0, 1)
-    ]
+    again = [gradient_statistics(Backprop(net), x, y, draws=20, batch_size=5, seed=s).iloc[-1].bias for s in (0, 0, 1)]
     assert again[0] == again[1] != again[2]
 
 

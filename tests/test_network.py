@@ -232,9 +232,7 @@ def test_cross_entropy_asks_for_probabilities_because_its_error_is_exact_only_th
     MLP([7, 6, 3], loss="squared_error").output_error(out, y)
 
 
-@pytest.mark.parametrize(
-    "sizes", [[], [7], [7, 0, 3], [7, -1, 3], [7, 6.0, 3], ["7", 3], [True, 3], 7, None, "73"]
-)
+@pytest.mark.parametrize("sizes", [[], [7], [7, 0, 3], [7, -1, 3], [7, 6.0, 3], ["7", 3], [True, 3], 7, None, "73"])
 def test_sizes_that_make_no_network_are_refused(sizes):
     with pytest.raises(ValueError, match="sizes is"):
         MLP(sizes)

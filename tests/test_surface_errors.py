@@ -61,9 +61,7 @@ def failures(tmp_path_factory) -> dict[str, list[bool]]:
         nbformat.write(nbformat.v4.new_notebook(cells=cells), folder / f"{name}.ipynb")
     command = [sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-current-env", "-p", "no:cacheprovider"]
     env = {**os.environ, "IPYTHONDIR": str(folder / "ipython")}
-    run = subprocess.run(
-        [*command, "--junitxml=report.xml", "."], cwd=folder, env=env, capture_output=True, text=True
-    )
+    run = subprocess.run([*command, "--junitxml=report.xml", "."], cwd=folder, env=env, capture_output=True, text=True)
     assert run.returncode == 1, run.stdout + run.stderr
     found: dict[str, list[bool]] = {}
     for case in ElementTree.parse(folder / "report.xml").iter("testcase"):

@@ -124,6 +124,4 @@ def test_stored_results_are_read_or_said_to_be_missing(tmp_path, monkeypatch):
         with pytest.raises(FileNotFoundError, match=r"06\.csv is not there.*make results N=06"):
             cu.stored_results(number)
     pd.DataFrame({"rule": ["Backprop"], "val_accuracy": [0.97]}).to_csv(tmp_path / "06.csv", index=False)
-    assert (
-        cu.stored_results(6).equals(cu.stored_results("06")) and cu.stored_results(6).val_accuracy[0] == 0.97
-    )
+    assert cu.stored_results(6).equals(cu.stored_results("06")) and cu.stored_results(6).val_accuracy[0] == 0.97

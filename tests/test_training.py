@@ -29,9 +29,7 @@ def train(rule=None, **settings):
 
 
 def same_weights(one, other):
-    return all(
-        torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True)
-    )
+    return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
 
 
 def used_lrs(**settings):
@@ -137,9 +135,7 @@ def test_every_epoch_sees_every_image_once_in_another_order():
     def in_order(x):
         return x[x[:, 0].argsort()]
 
-    assert torch.equal(in_order(first), in_order(DATA.x_train)) and torch.equal(
-        in_order(second), in_order(first)
-    )
+    assert torch.equal(in_order(first), in_order(DATA.x_train)) and torch.equal(in_order(second), in_order(first))
     assert not torch.equal(first, second)
     assert torch.equal(DATA.x_train, before)
 
@@ -185,7 +181,7 @@ def test_seconds_leave_evaluation_and_probes_out(monkeypatch):
 def test_probed_angles_are_means_over_the_probes_since_the_last_row():
     _, history = train(new_rule(FeedbackAlignment), probe_every=16)
     frame = history.frame
-    assert math.isnan(frame.angle_1[0])
+    assert 60 < frame.angle_1[0] < 120  # the first row is the untrained rule's
     assert frame.angle_1[1:].between(0, 180).all() and (frame.angle_2[1:] < 0.1).all()
     assert frame.probe_seconds.dropna().is_monotonic_increasing
 
@@ -421,9 +417,7 @@ def test_a_second_run_goes_on_from_the_first():
 
 
 def test_double_precision_trains():
-    data = replace(
-        DATA, **{f"x_{part}": getattr(DATA, f"x_{part}").double() for part in ("train", "val", "test")}
-    )
+    data = replace(DATA, **{f"x_{part}": getattr(DATA, f"x_{part}").double() for part in ("train", "val", "test")})
     rule = FeedbackAlignment(small_net((12, 9, 4)))
     _, history = train(rule, data=data, input_noise=0.1, activity_noise=0.1)
     assert history.status == "done" and rule.net.weights[0].dtype == torch.float64

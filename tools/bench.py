@@ -1,7 +1,7 @@
 """How fast are the rules and the tools? `python tools/bench.py` prints one table, `--write` stores it too.
 
-Everything is measured in one run, in rounds: each round times every candidate once, so that a slow moment of
-the machine falls on all of them, and ratios are taken within a round. To add a rule, add a line to ENTRIES.
+In one run, in rounds: each round times every candidate once, so that a slow moment falls on all of them, and
+ratios are taken within a round. To add a rule, add an entry to ENTRIES.
 """
 
 import argparse
@@ -17,7 +17,6 @@ from functools import partial
 
 import pandas as pd
 import torch
-import torch.nn.functional as F
 import torchvision
 from torch import nn
 
@@ -33,20 +32,15 @@ STARTS = ["import torch", "then import course_utils", "first load_dataset", "sec
 HEADER = """
 Medians; spread: 25th to 75th percentile over the rounds. Ratios are taken within a round.
 step: rule.step(x, y, optimizer) on one batch (784-500-10, batch 128), with train's SGD of momentum 0.9.
-bare products: the step's matrix products alone, each by torch.mm into a ready output, in its shapes and operand
-order. This bound includes no bias, activation, loss, check, allocation or optimiser.
+bare products (the bound): the step's matrix products by torch.mm into ready outputs, same shapes and order of
+operands; no bias, activation, loss, check, allocation or optimiser.
 autograd: nn.Sequential, F.cross_entropy, loss.backward() and torch.optim.SGD as it comes (no momentum).
-epoch, on the CPU: 55,000 images. Both train without evaluation and the same rule.step fed by a DataLoader
-(torchvision's MNIST, ToTensor, shuffled, no workers) are measured on 40 batches and scaled.
-import and load: each in a fresh process; the second load finds the tensors of the first.
+epoch, on the CPU: 40 batches scaled to 55,000 images; by train without evaluation, or by the same rule.step
+fed by a DataLoader (torchvision's MNIST, ToTensor, shuffled, no workers). import, load: in a fresh process.
 """
-FRESH_PROCESS = """
-from time import perf_counter as now
-marks = [now()]
-for line in ["import torch", "import course_utils as cu", *2 * ["cu.load_dataset('mnist')"]]:
-    exec(line)
-    marks.append(now())
-print("marks", *marks)
+FRESH_PROCESS = """from timeit import timeit
+lines = ["import torch", "import course_utils", *2 * ["from course_utils import data; data.load_dataset()"]]
+print(*(timeit(line, number=1) for line in lines))
 """
 
 
@@ -100,7 +94,7 @@ def autograd_step(entry, device):
 
     def step(x, y):
         optimizer.zero_grad()
-        F.cross_entropy(net(x), y).backward()
+        nn.functional.cross_entropy(net(x), y).backward()
         optimizer.step()
 
     return step
@@ -137,15 +131,10 @@ def measure_steps(entries, device, rounds, repeats):
     return values
 
 
-def measure_epochs(entry, rounds, batches):
-    """{(measure, rule): one value a round}: an epoch, by `train` and fed by a DataLoader; {} without MNIST.
-
-    On the CPU only: `history.seconds` does not wait for a GPU.
-    """
+def measure_epochs(entry, folder, rounds, batches):
+    """An epoch by `train` and by a DataLoader, on the CPU only: History's clock does not wait for a GPU."""
     cpu, values, name = torch.device("cpu"), defaultdict(list), entry.rule.__name__
-    data, folder = cu.load_dataset("mnist", device=cpu), _find_or_download("mnist")
-    if folder is None:
-        return {}
+    data = cu.load_dataset("mnist", device=cpu)
     images = torchvision.datasets.MNIST(folder.parent.parent, transform=torchvision.transforms.ToTensor())
     loader = torch.utils.data.DataLoader(images, batch_size=entry.batch, shuffle=True, num_workers=0)
     step, part = rule_step(entry, cpu), batches / math.ceil(len(data.x_train) / entry.batch)
@@ -168,17 +157,15 @@ def measure_starts(processes):
     """{(measure, ""): one value a process}: imports and loads."""
     values, command = defaultdict(list), [sys.executable, "-c", FRESH_PROCESS]
     for _ in range(processes):
-        done = subprocess.run(command, cwd=RESULTS.parent, capture_output=True, text=True, check=True)
-        marks = [float(mark) for mark in done.stdout.split("marks")[-1].split()]
-        for measure, begin, end in zip(STARTS, marks[:-1], marks[1:], strict=True):
-            values[measure, ""].append(end - begin)
+        last_line = subprocess.check_output(command, cwd=RESULTS.parent, text=True).splitlines()[-1]
+        for measure, value in zip(STARTS, map(float, last_line.split()), strict=True):
+            values[measure, ""].append(value)
     return values
 
 
 def tabulate(cpu, gpu):
     """One row a measure: median, and 25th to 75th percentile. gpu None: the column says so."""
-    units = {"step": "ms", "rate of bare products": "GFLOP/s"}
-    rows = []
+    units, rows = {"step": "ms", "rate of bare products": "GFLOP/s"}, []
     for key, values in cpu.items():
         row = [*key, units.get(key[0], "ratio" if " / " in key[0] else "s"), GOALS.get(key[0], "")]
         for found in (values, gpu and gpu.get(key)):
@@ -192,8 +179,9 @@ def run(entries, rounds=150, repeats=5, epochs=15, batches=40, processes=5):
     """The whole table: steps on the CPU, and on a GPU if there is one; epochs; imports and loads."""
     cpu = measure_steps(entries, torch.device("cpu"), rounds, repeats)
     gpu = measure_steps(entries, torch.device("cuda"), rounds, repeats) if torch.cuda.is_available() else None
-    for entry in entries:
-        cpu |= measure_epochs(entry, epochs, batches)
+    folder = _find_or_download("mnist")  # None where there is no MNIST and no network
+    for entry in entries if folder else []:
+        cpu |= measure_epochs(entry, folder, epochs, batches)
     return tabulate(cpu | measure_starts(processes), gpu)
 
 
@@ -201,16 +189,11 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(description="Measure speed and print one table.")
     parser.add_argument("--write", action="store_true", help="also write results/bench.csv")
     write = parser.parse_args(arguments).write
-    torch.manual_seed(0)
     table = run(ENTRIES)
     facts = provenance(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    facts["threads"] = torch.get_num_threads()
-    print(HEADER, *(f"{name}: {value}" for name, value in facts.items()), sep="\n")
-    print(table.to_string(index=False))
+    print(HEADER, " · ".join(f"{k} {v}" for k, v in facts.items()), table.to_string(index=False), sep="\n")
     if write:
-        temporary = RESULTS / ".bench.csv"
-        table.assign(**facts).to_csv(temporary, index=False)
-        temporary.replace(RESULTS / "bench.csv")
+        table.assign(**facts).to_csv(RESULTS / "bench.csv", index=False)
 
 
 if __name__ == "__main__":

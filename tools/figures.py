@@ -15,8 +15,21 @@ def circuit_06():
     figure = Figure(figsize=(9.6, 3.1), layout="constrained")
     left, right = figure.subplots(1, 2)
     forward = ["W₁", "W₂"]
-    cu.plots.circuit(left, ["x", "h₁", "ŷ"], forward, [None, "back through W₂ᵀ:\na second synapse that\nmust copy the first"], False, title="Backprop")
-    cu.plots.circuit(right, ["x", "h₁", "ŷ"], forward, [None, "back through B₂:\nrandom synapses that\nnever change"], title="Feedback alignment")
+    cu.plots.circuit(
+        left,
+        ["x", "h₁", "ŷ"],
+        forward,
+        [None, "back through W₂ᵀ:\na second synapse that\nmust copy the first"],
+        False,
+        title="Backprop",
+    )
+    cu.plots.circuit(
+        right,
+        ["x", "h₁", "ŷ"],
+        forward,
+        [None, "back through B₂:\nrandom synapses that\nnever change"],
+        title="Feedback alignment",
+    )
     return figure
 
 
@@ -32,7 +45,13 @@ def play_06():
         settings = dict(epochs=1, lr=0.03, schedule="constant", eval_every=2_750, probe_every=550)
         frame = cu.train(rule, data, **settings, progress=False).frame
         for ax, column, factor in zip(axes, ("val_accuracy", "angle_1"), (100, 1), strict=True):
-            ax.plot(frame.samples, factor * frame[column], color=color, linestyle=line, label=f"feedback scale {scale:g}")
+            ax.plot(
+                frame.samples,
+                factor * frame[column],
+                color=color,
+                linestyle=line,
+                label=f"feedback scale {scale:g}",
+            )
     axes[0].set(xlabel=cu.plots.UNITS["samples"], ylabel=cu.plots.UNITS["val_accuracy"], ylim=(80, 100))
     axes[1].set(xlabel=cu.plots.UNITS["samples"], ylabel="hidden layer's angle to the gradient (°)", ylim=(0, 100))
     cu.plots.draw_chance_band(axes[1], 784 * 128 + 128)

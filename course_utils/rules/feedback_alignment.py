@@ -63,7 +63,7 @@ class FeedbackAlignment(Rule):
         super().__init__(net, seed)
         if not feedback_scale >= 0:
             raise ValueError(f"feedback_scale is {feedback_scale}; it must be 0 or larger")
-        random = net.draw_weights(seed + 1_000)  # not the seed of the network: B must know nothing of W
+        random = net.draw_weights(seed + 1_000_003)  # no seed a network would have: B must know nothing of W
         self.feedback_weights = FeedbackWeights([None, *(feedback_scale * b for b in random[1:])])
 
     @torch.no_grad()
