@@ -2,9 +2,11 @@
 
 import os
 
-# torch's worker threads by default wait for work in a busy loop. When another program wants the cores (a browser,
-# a second notebook) that makes each training step ten times slower. Read when torch is loaded, so set before.
+# torch's threads by default wait for their next piece of work in a busy loop. When another program wants the cores
+# (a browser, a second notebook), that makes a training step ten times slower; never to spin makes a quiet machine
+# wait for each wake-up. So: spin briefly. Both are read when torch is loaded, hence set before.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 from course_utils import metrics, plots, rules
 from course_utils.data import load_dataset

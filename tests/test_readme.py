@@ -1,0 +1,34 @@
+"""What the README promises, run: its code, and its numbers against the tables they come from."""
+
+import re
+from pathlib import Path
+
+import course_utils as cu
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+
+
+def test_the_example_of_a_rule_of_ones_own_runs(monkeypatch, capsys):
+    (code,) = [block for block in re.findall(r"```python\n(.*?)```", README, re.S) if "cu.setup" in block]
+    digits = cu.load_dataset("digits")
+    monkeypatch.setattr(cu, "load_dataset", lambda name: digits)
+    namespace = {}
+    exec(code, namespace)
+    assert namespace["history"].status == "done"
+    assert "bias" in capsys.readouterr().out
+
+
+def test_the_quoted_accuracies_are_those_of_the_stored_table():
+    final = cu.stored_results(6).dropna(subset=["test_accuracy"]).groupby("rule").test_accuracy.mean()
+    (sentence,) = re.findall(r"Lesson 06 on 784-500-10.*", README)
+    quoted = [float(number) for number in re.findall(r"(\d\d\.\d\d) %", sentence)]
+    measured = [final[name] for name in ("Backprop", "FeedbackAlignment", "FrozenHidden(FeedbackAlignment)")]
+    assert quoted == [round(100 * value, 2) for value in measured]
+
+
+def test_the_targets_of_lesson_06_are_met():
+    final = cu.stored_results(6).dropna(subset=["test_accuracy"])
+    assert (final.groupby("rule").seed.nunique() == 5).all()
+    mean = 100 * final.groupby("rule").test_accuracy.mean()
+    assert mean["FeedbackAlignment"] >= 97.5
+    assert mean["FeedbackAlignment"] - mean["FrozenHidden(FeedbackAlignment)"] >= 3
