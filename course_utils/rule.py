@@ -6,6 +6,19 @@ from torch import nn
 from course_utils.checks import check_seed
 
 
+# The columns of a plausibility card: what a rule asks of a brain.
+CRITERIA = (
+    "weight_transport",  # does a synapse have to know another one's weight?
+    "update_locking",  # do hidden layers wait for the output before they may learn?
+    "non_local",  # does a synapse need what is not at hand in it?
+    "separate_phases",  # are there modes of operation to switch between?
+    "global_error",  # what is sent to everybody: nothing, a scalar, a vector
+    "signed_error",
+    "needs_derivative",  # f′
+    "cost",  # passes through the network per update
+)
+
+
 class Rule(nn.Module):
     """A learning rule that teaches one network.
 
@@ -15,9 +28,8 @@ class Rule(nn.Module):
 
     net: the `MLP`. seed: int ≥ 0, for the rule's own `generator`. Any parameter or buffer the rule registers
     travels in `state_dict()`. Class attributes: title; lr, a good default for SGD with momentum 0.9; knobs,
-    {keyword of the constructor: (low, high, "log" | "linear")} for the playground; plausibility, what the rule
-    asks of a brain ({criterion: "no" | "partly" | "yes"}); loss_name, when `backward` returns another
-    objective than `net.loss`.
+    {keyword of the constructor: (low, high, "log" | "linear")} for the playground; plausibility, a word for
+    each of `CRITERIA`; loss_name, when `backward` returns another objective than `net.loss`.
     """
 
     title = "Rule"

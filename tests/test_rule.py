@@ -5,7 +5,7 @@ import torch
 from helpers import AutogradRule, batch, clusters, grads, largest_difference, small_net, snapshot
 
 import course_utils as cu
-from course_utils.rule import FeedbackWeights, FrozenHidden, Rule
+from course_utils.rule import CRITERIA, FeedbackWeights, FrozenHidden, Rule
 from course_utils.rules import Backprop, FeedbackAlignment
 
 ALL_RULES = list(cu.rules.ALL.values())
@@ -233,3 +233,9 @@ def test_a_rule_of_your_own_trains(optimizer):
     rule = AutogradRule(small_net((12, 9, 4), dtype=torch.float32))
     history = cu.train(rule, data, epochs=3, lr=lr, batch_size=16, optimizer=optimizer, progress=False)
     assert history.status == "done" and cu.evaluate(rule, data.x_test, data.y_test) > 0.95
+
+
+def test_every_rule_fills_in_the_whole_plausibility_card():
+    for name, rule_class in cu.rules.ALL.items():
+        assert tuple(rule_class.plausibility) == CRITERIA, name
+        assert rule_class.title != Rule.title and rule_class.__doc__, name
