@@ -9,19 +9,17 @@ import traceback
 from collections import deque
 from html import escape
 from itertools import cycle
-from typing import Any
 
 import ipywidgets as widgets
 from IPython.display import display
 from matplotlib.figure import Figure
 
-from course_utils import plots, rules
+from course_utils import plots
 from course_utils.data import load_dataset
-from course_utils.network import MLP
+from course_utils.live import LIVE, LiveRun
 from course_utils.rule import Rule
-from course_utils.training import steps
+from course_utils.training import History
 
-LIVE = ["lr", "input_noise", "activity_noise"]  # what acts while training runs
 CHUNK = 0.03  # seconds of training between two looks at the widgets
 
 
@@ -47,9 +45,9 @@ class Playground:
         every = max(1, min(2_500, len(self.data.x_train) // 4))
         self.training = {"epochs": epochs, "schedule": "constant", "seed": seed, "eval_every": every}
         self.training["probe_every"] = max(1, every // 4)
-        self.history: Any = None
-        self.runner: Any = None
-        self.runs: deque = deque(maxlen=5)  # (look, settings, History); the last is the one on the screen
+        self.runs: deque = deque(maxlen=5)  # (look, LiveRun); the last is the one on the screen:
+        self.run: LiveRun
+        self.history: History
         self.looks = cycle(plots.PALE)
         self.figure = Figure(figsize=(9, 4.2), dpi=100)  # pyplot would keep it for ever
         self.samples_shown, self.next_draw, self.drawn = 10 * every, 0.0, None
@@ -74,7 +72,6 @@ class Playground:
         for name, knob in self.rule_class.knobs.items():
             default = parameters[name].default if name in parameters else None
             self.sliders[name] = _slider(name.replace("_", " "), *knob, default)
-        self.seed = {"seed": self.training["seed"]} if "seed" in parameters else {}
         self.defaults = self._values()
         for name in LIVE:
             self.sliders[name].observe(lambda _, name=name: self._on_loop(self._act, name), names="value")
@@ -85,7 +82,7 @@ class Playground:
         fixed = widgets.VBox([widgets.HTML("<b>Act at the next Train</b>"), *sliders[3:]])
         columns = widgets.HBox([live, fixed][: len(sliders) - 2], layout=widgets.Layout(flex_flow="row wrap"))
         self.train = self._button("Train", self._train, "a fresh run with the sliders as they stand")
-        self.stop = self._button("Stop", self._stop, "end the run")
+        self.stop = self._button("Stop", lambda: self.run.stop(), "end the run")
         self.reset = self._button("Reset", self._reset, "sliders to their defaults, curves away")
         self.show_code = self._button("Show code", self._show_code, "code that repeats the run on the screen")
         buttons = widgets.HBox([self.train, self.stop, self.reset, self.show_code])
@@ -93,15 +90,14 @@ class Playground:
         size = widgets.Layout(width="900px", max_width="100%", height="auto", align_self="flex-start")
         self.image = widgets.Image(format="png", layout=size)
         self.status, self.message, self.code = widgets.HTML(), widgets.HTML(), widgets.HTML()
-        self.widget = widgets.VBox([columns, buttons, self.image, self.status, self.message, self.code])
-        self.widget.add_class("cu-playground")
+        parts = [columns, buttons, self.image, self.status, self.message, self.code]
+        self.widget = widgets.VBox(parts).add_class("cu-playground")
         marks = {"figure": self.image, "status": self.status, "message": self.message, "code": self.code}
         for name, widget in {**self.sliders, **marks}.items():
             widget.add_class("cu-" + name.replace("_", "-"))
 
     def _button(self, text, action, tooltip):
-        button = widgets.Button(description=text, tooltip=tooltip)
-        button.add_class("cu-" + text.lower().replace(" ", "-"))
+        button = widgets.Button(description=text, tooltip=tooltip).add_class("cu-" + text.lower().replace(" ", "-"))
         button.on_click(lambda _: self._on_loop(action))
         return button
 
@@ -119,7 +115,10 @@ class Playground:
     def _guarded(self, action, *arguments):
         # Jupyter hides the errors of callbacks: show them here, keep them for `wait`, and let them go on.
         try:
-            action(*arguments)
+            try:
+                action(*arguments)
+            finally:
+                self._draw(soon=self.history.status == "running")
         except Exception as error:
             self.error = error
             trace = escape("".join(traceback.format_exception(error, limit=-3)))
@@ -134,60 +133,36 @@ class Playground:
     def _begin(self):
         """A fresh run, ready for its first step; the one on the screen becomes a pale line."""
         if self.runs:
-            self.runner.close()
+            self.run.stop()
         self.error, self.message.value, self.code.value = None, "", ""
-        settings = self._values()
-        knobs = {**self.seed, **{name: v for name, v in settings.items() if name not in LIVE}}
-        hidden = [knobs.pop("hidden_units", None)] * (len(self.sizes) - 2)
-        sizes = [*self.sizes[:1], *hidden, *self.sizes[1:][-1:]]
-        rule = self.rule_class(MLP(sizes, **self.network), **knobs)
-        # These lists are control and record at once: `steps` reads their last entry, `_act` adds to them.
-        schedules = {name: [(0, settings[name])] for name in LIVE}
-        runner = steps(rule, self.data, **self.training, **schedules)
-        history = next(runner)
+        run = LiveRun(self.rule_class, self.data, self.sizes, self._values(), self.network, self.training)
         if self.runs and not self.history.steps:
             self.runs.pop()
-        self.rule, self.runner, self.history = rule, runner, history
-        self.runs.append((next(self.looks), {**settings, **schedules}, history))
-        name = self.rule_class.__name__
-        prefix = "cu.rules." if rules.ALL.get(name) is self.rule_class else ""
-        self.made = 'data = cu.load_dataset("mnist")\n' if self.loads_data else ""
-        self.made += f"net = cu.MLP({sizes}{_keywords(self.network)})\nrule = {prefix}{name}(net{_keywords(knobs)})"
+        self.run, self.rule, self.history = run, run.rule, run.history
+        self.runs.append((next(self.looks), run))
         self._draw()
 
     def _train(self):
         self._begin()
         if self.loop:
-            self.task = self.loop.create_task(self._run(self.history))
+            self.task = self.loop.create_task(self._go(self.run))
 
-    async def _run(self, history):
+    async def _go(self, run):
         try:
-            while history.status == "running":
+            while run.history.status == "running":
                 end = time.monotonic() + CHUNK
-                self._guarded(self._advance, lambda end=end: time.monotonic() < end)
+                self._guarded(run.advance, lambda end=end: time.monotonic() < end)
                 await asyncio.sleep(0)
         finally:
             if self.task is asyncio.current_task():
                 self.task = None  # the loop reports the error of a task that nobody keeps and nobody awaits
-
-    def _advance(self, go_on):
-        try:
-            while self.history.status == "running" and go_on():
-                next(self.runner)
-        except KeyboardInterrupt:
-            pass  # the kernel was interrupted: `steps` has ended the run as stopped
-        except Exception:
-            self.history.end("stopped", "the rule raised an error")
-            raise
-        finally:
-            self._draw(soon=self.history.status == "running")
 
     def run_steps(self, n):
         """Train n steps here and now, in a fresh run when none is under way. Returns the run's History."""
         if self.history.status != "running" or not self.history.steps:
             self._begin()
         last = self.history.steps + n
-        self._guarded(self._advance, lambda: self.history.steps < last)
+        self._guarded(self.run.advance, lambda: self.history.steps < last)
         self._draw()
         return self.history
 
@@ -198,19 +173,11 @@ class Playground:
         if self.error:
             raise self.error
 
-    def _stop(self):
-        self.runner.close()  # the run is "stopped", with a last evaluation
-        self._draw()
-
     def _act(self, name):
-        if self.history.status == "running":
-            schedule, samples = self.runs[-1][1][name], self.history.samples
-            if schedule[-1][0] == samples:
-                schedule.pop()
-            schedule.append((samples, self._values()[name]))
+        self.run.act(name, self._values()[name])
 
     def _reset(self):
-        self.runner.close()
+        self.run.stop()
         for name, value in self.defaults.items():
             self.sliders[name].value = value
         self.runs.clear()
@@ -224,7 +191,8 @@ class Playground:
         """The code that repeats the run on the screen, as far as it has come, bit for bit."""
         if not self.history.steps:
             return "# Press Train first: then these lines repeat the run on the screen."
-        return f"{self.made}\n{self.history.call}"
+        load = 'data = cu.load_dataset("mnist")\n' if self.loads_data else ""
+        return load + self.run.code
 
     def _draw(self, soon=False):
         """Show what has changed; `soon`: unless that was done a moment ago."""
@@ -232,13 +200,14 @@ class Playground:
         if soon and begin < self.next_draw:
             return
         running = history.status == "running" and history.steps > 0
-        self.train.disabled, self.stop.disabled = running, not running
-        self.status.value = self._in_words(frame)
+        # A run that `run_steps` has left half-way is driven by nobody: Train may begin another.
+        self.train.disabled, self.stop.disabled = running and self.task is not None, not running
+        self.status.value = escape(self.run.in_words(frame))
         if (history, len(frame), history.status) != self.drawn:
             self.drawn = history, len(frame), history.status
             while self.samples_shown < history.samples:
                 self.samples_shown *= 2  # an axis that only grows, and seldom
-            shown = [(look, settings, past.frame) for look, settings, past in reversed(self.runs)]
+            shown = [(look, past.settings, past.history.frame) for look, past in reversed(self.runs)]
             warning = history.message if history.status == "diverged" else ""
             plots.runs(self.figure, self.rule, shown, self.samples_shown, warning)
             picture = io.BytesIO()
@@ -246,15 +215,6 @@ class Playground:
             self.image.value = picture.getvalue()
         # At most five times a second, and on a slow machine for no more than a third of the time.
         self.next_draw = time.monotonic() + max(0.2, 2 * (time.monotonic() - begin))
-
-    def _in_words(self, frame):
-        """What the figure shows, for those who do not see it."""
-        planned = self.training["epochs"] * len(self.data.x_train)
-        seen = f"{self.history.samples:,} of {planned:,.0f} training images seen"
-        progress = escape(self.history.message) or seen
-        angles = frame.filter(like="angle_").ffill().iloc[-1].dropna()
-        words = [f"angle of layer {name[6:]}: {angle:.0f}°" for name, angle in angles.items()]
-        return " · ".join([progress, f"validation accuracy {frame.val_accuracy.iloc[-1]:.1%}", *words])
 
 
 def _running_loop():
@@ -271,22 +231,17 @@ def _slider(text, low, high, scale, default):
             f"{text}: ({low}, {high}, {scale!r}) with default {default!r} makes no slider; write it as "
             "{keyword of the constructor: (low, high, 'log' or 'linear')}, the default in that range"
         )
-    layout, style = widgets.Layout(width="32em", max_width="100%"), {"description_width": "17em"}
+    layout, style = widgets.Layout(width="32em", max_width="100%"), {"description_width": "15em"}
     # Not continuous, so that one move is one entry in the code.
     look = {"description": text, "layout": layout, "style": style, "continuous_update": False}
-    if scale == "linear" and isinstance(default, int):
-        return widgets.IntSlider(value=default, min=low, max=high, **look)
     if scale == "linear":
-        return widgets.FloatSlider(value=default, min=low, max=high, step=(high - low) / 40, **look)
+        kind, step = (widgets.IntSlider, 1) if isinstance(default, int) else (widgets.FloatSlider, (high - low) / 40)
+        return kind(value=default, min=low, max=high, step=step, **look)
     if isinstance(default, int):
         options = {round(low * 2 ** (i / 2)) for i in range(2 * int(math.log2(high / low)))} | {default, high}
         return widgets.SelectionSlider(options=sorted(options), value=default, **look)
     exponents = {"min": math.log10(low), "max": math.log10(high), "step": 0.05}
     return widgets.FloatLogSlider(value=default, **exponents, readout_format=".2g", **look)
-
-
-def _keywords(arguments):
-    return "".join(f", {name}={value!r}" for name, value in arguments.items())
 
 
 playground = Playground  # a lesson calls it like a function

@@ -5,7 +5,6 @@ from torch import nn
 
 from course_utils.checks import check_seed
 
-
 # The columns of a plausibility card: what a rule asks of a brain.
 CRITERIA = (
     "weight_transport",  # does a synapse have to know another one's weight?

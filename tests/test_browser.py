@@ -13,7 +13,6 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-import nbformat
 import pytest
 
 pytestmark = pytest.mark.browser
@@ -24,8 +23,8 @@ LESSONS = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
 SCREENSHOTS = ROOT / "screenshots"
 RUN_ALL = 300_000  # ms for all cells of a lesson, on a slow machine that does other things too
 SOON = 60_000  # ms for anything else
-# On a machine with nothing else to do Stop takes about 0.3 s; a busy one is given more before it fails.
-STOP_LIMIT = 3.0
+# Stop is to take half a second at most, which the printed number shows; a busy machine is given more.
+STOP_LIMIT = 1.5
 
 # No news pop-up over the corner; every cell rendered, also those out of sight.
 SETTINGS = {
@@ -59,29 +58,33 @@ KERNEL_IDLE = """async () => {
 }"""
 ERRORS = """() => {
   const found = [];
-  for (const cell of window.jupyterapp.shell.currentWidget.content.model.cells)
+  for (const cell of window.jupyterapp.shell.currentWidget.content.model.cells) {
+    if (cell.type === 'code' && !cell.executionCount) found.push('not run: ' + cell.sharedModel.getSource());
     for (const output of cell.type === 'code' ? cell.outputs.toJSON() : [])
       if (output.output_type === 'error') found.push(output.ename + ': ' + output.evalue);
+  }
   return found;
 }"""
-OWN_CELLS = [
-    "import course_utils as cu\n\ncu.setup(seed=0, threads=1)\ndata = cu.load_dataset('digits')",
-    "lab = cu.playground(cu.rules.ALL['FeedbackAlignment'], data=data, epochs=2_000)\nlab",
-]
+# What a learner would see: pictures that did not load, formulas, folds or tables left as source.
+UNSIGHTLY = r"""() => {
+  const all = css => [...document.querySelectorAll('.jp-RenderedMarkdown ' + css)];
+  const pictures = all('img').filter(img => img.src.startsWith(location.origin) && !img.naturalWidth);
+  const folds = all('details').filter(fold => fold.open || fold.textContent === fold.firstChild.textContent);
+  const source = /\$|<\/?\w+>|\{\{|^\||\*\*/m;
+  const raw = all('p, li, td').filter(part => source.test(part.innerText));
+  return [...pictures, ...folds, ...all('mjx-merror'), ...raw].map(part => part.outerHTML.slice(0, 300));
+}"""
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """A copy of the notebooks, so that the browser may save what it likes, and one small one of our own."""
+    """A copy of the notebooks, so that the browser may save what it likes."""
     folder = tmp_path_factory.mktemp("lab")
     (folder / "notebooks").mkdir()
     for name in LESSONS:
         (folder / "notebooks" / name).write_bytes((ROOT / "notebooks" / name).read_bytes())
     if (ROOT / "lessons").is_dir():
         shutil.copytree(ROOT / "lessons", folder / "lessons")  # for their pictures
-    cells = [nbformat.v4.new_code_cell(source) for source in OWN_CELLS]
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), folder / "notebooks/playground.ipynb")
     return folder
 
 
@@ -151,14 +154,27 @@ def page(browser, request):
     yield page
     name = request.node.name.replace("[", "-").replace("]", "").replace(".ipynb", "")
     shoot(page, f"{name}-end")
+    found = list(trouble)
+    # The next page would be given this kernel, with all that is in it.
+    page.evaluate("async () => { await window.jupyterapp?.serviceManager.sessions.shutdownAll() }")
     page.close()
-    trouble = [text for text in trouble if not any(known in text for known in HARMLESS)]
+    trouble = [text for text in found if not any(known in text for known in HARMLESS)]
     assert not trouble, "\n".join(trouble)
 
 
 def shoot(page, name):
     SCREENSHOTS.mkdir(exist_ok=True)
     page.screenshot(path=SCREENSHOTS / f"{name}.png")
+
+
+def shoot_pages(page, name):
+    """The whole notebook, a screen at a time, folds open."""
+    page.evaluate("document.querySelectorAll('details').forEach(fold => { fold.open = true })")
+    view = page.locator(".jp-WindowedPanel-outer:visible").first
+    height, step = view.evaluate("view => [view.scrollHeight, view.clientHeight]")
+    for i in range(-(-height // step)):
+        view.evaluate("(view, top) => { view.scrollTop = top }", i * step)
+        shoot(page, f"{name}-page-{i + 1:02}")
 
 
 def open_and_run(page, address):
@@ -200,6 +216,10 @@ def drive(page, lab, name):
     def handle(slider):
         return lab.locator(f".cu-{slider} .noUi-handle")
 
+    shoot(page, f"{name}-before")
+    if handle("hidden-units").count():
+        handle("hidden-units").focus()
+        page.keyboard.press("End")  # slow steps, so that there is time for all that follows
     before = picture.get_attribute("src")
     press("Train")
     first = wait_until(lambda: picture.get_attribute("src") != before, "a first picture")
@@ -246,8 +266,10 @@ def drive(page, lab, name):
         if lab.get_by_role("button", name="Stop", exact=True).is_enabled():
             press("Stop")
         wait_until(lambda: lab.get_by_role("button", name="Train", exact=True).is_enabled(), "the end")
+    time.sleep(0.5)  # the picture comes a moment after the buttons
+    last = picture.get_attribute("src")
     press("Reset")
-    wait_until(lambda: samples(lab) == 0, "Reset")
+    wait_until(lambda: samples(lab) == 0 and picture.get_attribute("src") != last, "Reset")
     assert lab.locator(".cu-message").inner_text().strip() == ""
     shoot(page, f"{name}-reset")
     assert page.evaluate(ERRORS) == []
@@ -255,16 +277,18 @@ def drive(page, lab, name):
     assert source.startswith("blob:") or base64.b64decode(source.split(",")[1]).startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("notebook", ["playground.ipynb", *LESSONS])
+@pytest.mark.parametrize("notebook", LESSONS)
 def test_jupyterlab(page, server, notebook):
     open_and_run(page, f"{server}/doc/tree/notebooks/{notebook}?reset")
+    assert page.evaluate(UNSIGHTLY) == []
     labs = page.locator(".cu-playground")
     for i in range(labs.count()):
         drive(page, labs.nth(i), f"{Path(notebook).stem}-{i}")
-    assert labs.count() or notebook != "playground.ipynb"
+    assert labs.count() or not notebook.startswith("06")
+    shoot_pages(page, Path(notebook).stem)
 
 
-@pytest.mark.parametrize("notebook", ["playground.ipynb", *(name for name in LESSONS if name.startswith("06"))])
+@pytest.mark.parametrize("notebook", [name for name in LESSONS if name.startswith("06")])
 def test_notebook_7(page, server, notebook):
     open_and_run(page, f"{server}/notebooks/notebooks/{notebook}")
     lab = page.locator(".cu-playground").first
@@ -272,5 +296,7 @@ def test_notebook_7(page, server, notebook):
     lab.get_by_role("button", name="Train", exact=True).click()
     wait_until(lambda: samples(lab) > 0, "samples grow")
     lab.get_by_role("button", name="Stop", exact=True).click()
-    wait_until(lambda: "stopped after" in status(lab), "Stop")
+    stop = wait_until(lambda: "stopped after" in status(lab), "Stop")
+    print(f"\nNotebook 7, {notebook}: Stop took {stop:.2f} s")
+    assert stop < STOP_LIMIT
     shoot(page, f"notebook7-{Path(notebook).stem}")

@@ -6,6 +6,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 import course_utils as cu
+from course_utils.rules.feedback_alignment import FeedbackAlignment
 
 FIGURES = Path(__file__).parent.parent / "lessons" / "figures"
 
@@ -41,7 +42,7 @@ def play_06():
     if data.is_fallback:
         sys.exit("this figure shows MNIST, which could not be loaded")
     for (color, line), scale in zip(cu.plots.LAYER_STYLES, (0.1, 1.0, 3.0, 10.0), strict=False):
-        rule = cu.rules.FeedbackAlignment(cu.MLP([784, 128, 10]), feedback_scale=scale)
+        rule = FeedbackAlignment(cu.MLP([784, 128, 10]), feedback_scale=scale)
         settings = dict(epochs=1, lr=0.03, schedule="constant", eval_every=2_750, probe_every=550)
         frame = cu.train(rule, data, **settings, progress=False).frame
         for ax, column, factor in zip(axes, ("val_accuracy", "angle_1"), (100, 1), strict=True):

@@ -14,3 +14,7 @@ for _module in sorted(module.name for module in pkgutil.iter_modules(__path__)):
         if isinstance(_class, type) and issubclass(_class, Rule) and _class.__module__.endswith(f".{_module}"):
             ALL[_name] = _class
 globals().update(ALL)
+
+
+def __getattr__(name):
+    raise AttributeError(f"there is no rule {name!r}; there are: {', '.join(sorted(ALL))}")

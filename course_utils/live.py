@@ -1,0 +1,72 @@
+"""One run of a rule, steered while it trains, and the code that repeats it. Knows no widgets."""
+
+import inspect
+
+from course_utils import rules
+from course_utils.network import MLP
+from course_utils.training import steps
+
+LIVE = ["lr", "input_noise", "activity_noise"]  # what acts while training runs
+
+
+class LiveRun:
+    """A fresh network under a rule, ready for its first step.
+
+    settings: {name: value} of all in `LIVE`, of the rule's knobs, and of hidden_units for the hidden layers in
+    sizes. network: more arguments for `MLP`; training: for `steps`, and its seed for the rule as well.
+    Attributes: rule; history; stop(); settings, with a schedule in place of each value that is live.
+    """
+
+    def __init__(self, rule_class, data, sizes, settings, network, training):
+        knobs = {name: value for name, value in settings.items() if name not in LIVE}
+        if "seed" in inspect.signature(rule_class).parameters:
+            knobs = {"seed": training["seed"], **knobs}
+        hidden = [knobs.pop("hidden_units", None)] * (len(sizes) - 2)
+        sizes = [*sizes[:1], *hidden, *sizes[1:][-1:]]
+        self.rule = rule_class(MLP(sizes, **network), **knobs)
+        # These lists are control and record at once: `steps` reads their last entry, `act` adds to them.
+        schedules = {name: [(0, settings[name])] for name in LIVE}
+        self.settings = {**settings, **schedules}
+        self.runner = steps(self.rule, data, **training, **schedules)
+        self.history = next(self.runner)
+        self.stop = self.runner.close  # the run is then "stopped", with a last evaluation
+        name = rule_class.__name__
+        prefix = "cu.rules." if rules.ALL.get(name) is rule_class else ""
+        self.made = f"net = cu.MLP({sizes}{_keywords(network)})\nrule = {prefix}{name}(net{_keywords(knobs)})\n"
+
+    def advance(self, go_on):
+        """Train while go_on() is true and the run is not at its end."""
+        try:
+            while self.history.status == "running" and go_on():
+                next(self.runner)
+        except KeyboardInterrupt:
+            pass  # the kernel was interrupted: `steps` has ended the run as stopped
+        except Exception:
+            self.history.end("stopped", "the rule raised an error")
+            raise
+
+    def act(self, name, value):
+        """Give one of `LIVE` another value from here on."""
+        if self.history.status == "running":
+            schedule, samples = self.settings[name], self.history.samples
+            if schedule[-1][0] == samples:
+                schedule.pop()
+            schedule.append((samples, value))
+
+    @property
+    def code(self):
+        """What repeats the run on the same data, as far as it has come, bit for bit."""
+        return self.made + self.history.call
+
+    def in_words(self, frame):
+        """How far it has come, for those who do not see the figure; frame: that of the history."""
+        planned = self.history.settings["epochs"] * self.history.images
+        seen = f"{self.history.samples:,} of {planned:,.0f} training images seen"
+        angles = frame.filter(like="angle_").ffill().iloc[-1].dropna()
+        words = [f"angle of layer {name[6:]}: {angle:.0f}°" for name, angle in angles.items()]
+        accuracy = f"validation accuracy {frame.val_accuracy.iloc[-1]:.1%}"
+        return " · ".join([self.history.message or seen, accuracy, *words])
+
+
+def _keywords(arguments):
+    return "".join(f", {name}={value!r}" for name, value in arguments.items())
