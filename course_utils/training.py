@@ -34,7 +34,7 @@ class History:
         self.message = f"{status} after {self.samples:,} samples: {message}"
 
     def passes(self, every, batch):
-        """Does the next batch of that many samples reach or cross a multiple of `every`? (0: never)"""
+        """Does the next batch of that many samples reach a multiple of `every`? (0: never)"""
         return bool(every) and (self.samples + batch) // every > self.samples // every
 
     @property
@@ -42,10 +42,9 @@ class History:
         """A pandas frame, one row per evaluation.
 
         epoch, samples: training seen so far; seconds: training alone (no evaluation, no probes);
-        train_loss: mean of what `backward` returned since the last row; train_accuracy: on the first training
-        images, as many as there are validation images; val_loss, val_accuracy: on the validation set;
-        angle_l, in degrees: mean over the probes since the last row, for layer l = 1 … L; probe_seconds: what
-        the probes have cost so far.
+        train_loss: mean of what `backward` returned since the last row; train_accuracy: on as many training
+        images as there are validation images; val_loss, val_accuracy; angle_l, in degrees: mean over the probes
+        since the last row, for layer l = 1 … L; probe_seconds: what the probes have cost so far.
         """
         angles = [key for row in self.rows for key in row if key.startswith("angle_")]
         extra = list(dict.fromkeys(angles)) + (["probe_seconds"] if angles else [])
@@ -57,32 +56,26 @@ class History:
 
         It needs `rule`, `data` and an `optimizer` given as an instance, all as they were at the start.
         """
-        settings = dict(self.settings)
-        if not isinstance(settings["optimizer"], str):
-            settings["optimizer"] = _Code("optimizer")
-        if settings["stop_after"] is None:
-            del settings["stop_after"]
-        if self.steps != self.planned:
-            if settings["schedule"] in ("one_cycle", "exponential"):  # they stretch with the epochs
-                settings["stop_after"] = self.samples
-            else:
-                settings["epochs"] = _Code(f"{self.steps} / {self.per_epoch}")
-        for name in ("lr", "input_noise", "activity_noise"):
-            if isinstance(settings[name], list) and len(settings[name]) == 1:
-                settings[name] = settings[name][0][1]  # a schedule that never changed
-        arguments = ", ".join(f"{name}={value!r}" for name, value in settings.items())
+        words = {}
+        for name, value in self.settings.items():
+            unchanged = isinstance(value, list) and len(value) == 1 and name != "schedule"
+            words[name] = repr(value[0][1] if unchanged else value)
+        if not isinstance(self.settings["optimizer"], str):
+            words["optimizer"] = "optimizer"
+        if self.steps != self.planned and self.settings["schedule"] in ("one_cycle", "exponential"):
+            words["stop_after"] = repr(self.samples)  # these schedules stretch with the epochs
+        elif self.steps != self.planned:
+            words["epochs"] = f"{self.steps} / {self.per_epoch}"
+        arguments = ", ".join(
+            f"{name}={word}" for name, word in words.items() if (name, word) != ("stop_after", "None")
+        )
         return f"history = cu.train(rule, data, {arguments})"
 
 
-class _Code(str):
-    def __repr__(self):
-        return str(self)
-
-
-def train(rule, data, epochs=5, progress=True, **settings):
+def train(rule, data, *, progress=True, **settings):
     """Train `rule` on `data` with a progress bar; returns the run's `History`.
 
-    epochs: how often to see the training set, fractions allowed.
+    epochs=5: how often to see the training set, fractions allowed.
     lr: a number, or [(samples, value), …] where each value holds from that many samples on; None takes `rule.lr`
     (for an optimiser instance: its own).
     batch_size=128. optimizer: "sgd" (with momentum=0.9), "adam", or any torch optimiser instance.
@@ -97,7 +90,7 @@ def train(rule, data, epochs=5, progress=True, **settings):
     Raises ValueError for anything out of range. Interrupting the kernel stops the run and returns the history so
     far. A run whose loss becomes NaN or infinite ends with status "diverged" and says so.
     """
-    runner = steps(rule, data, epochs=epochs, **settings)
+    runner = steps(rule, data, **settings)
     history = next(runner)
     with tqdm(total=history.planned, desc=rule.title, unit="batch", disable=not progress, mininterval=0.3) as bar:
         try:
@@ -116,8 +109,7 @@ def steps(
     rule, data, epochs=5, lr=None, batch_size=128, optimizer="sgd", momentum=0.9, schedule="one_cycle",
     input_noise=0.0, activity_noise=0.0, eval_every=None, probe_every=0, seed=0, stop_after=None,
 ):  # fmt: skip
-    """Generator behind `train`, with its arguments: yields the run's `History` before the first step and after
-    every step. Closing it stops the run."""
+    """Generator behind `train`: yields the run's `History` before the first and after every step. Closing it stops."""
     lr = rule.lr if lr is None and isinstance(optimizer, str) else lr
     settings = {name: value for name, value in locals().items() if name not in ("rule", "data")}
     check_run(rule, data, **settings)
@@ -179,7 +171,7 @@ def steps(
 
 
 def value_at(schedule, samples):
-    """The value of a number, or of a schedule [(samples, value), …], after that many samples."""
+    """The value of a number or of a schedule [(samples, value), …] after that many samples."""
     if not isinstance(schedule, list):
         return schedule
     return [value for begin, value in schedule if begin <= samples][-1]
