@@ -145,7 +145,7 @@ def measure_epochs(entry, folder, rounds, batches):
 
     for _ in range(rounds):
         rule = entry.rule(cu.MLP(entry.sizes, device=cpu))
-        train = cu.train(rule, data, part, lr=LR, batch_size=entry.batch, progress=False).seconds / part
+        train = cu.train(rule, data, epochs=part, lr=LR, batch_size=entry.batch, progress=False).seconds / part
         fed = seconds(feed, 1, cpu) / part
         values["epoch by train", name].append(train)
         values["epoch by DataLoader", name].append(fed)

@@ -353,7 +353,7 @@ def notebook_text(lesson: Lesson) -> str:
         digest = hashlib.sha1(f"{cell.type}\0{source}".encode(), usedforsecurity=False).hexdigest()[:8]
         times[digest] = times.get(digest, 0) + 1
         new = new_code_cell if cell.type == "code" else new_markdown_cell
-        metadata = {"tags": cell.tags} if cell.tags else {}
+        metadata: dict[str, object] = {"tags": cell.tags} if cell.tags else {}
         if "hide-input" in cell.tags:
             metadata["jupyter"] = {"source_hidden": True}  # what JupyterLab itself goes by
         identity = digest if times[digest] == 1 else f"{digest}-{times[digest]}"
