@@ -5,6 +5,7 @@ set -eu
 cd "$(dirname "$0")/.."
 
 stamp=.venv/.installed
+export UV_SYSTEM_CERTS=1 # trust what the machine trusts, as git and curl do; some networks have a proxy of their own
 begun=$(date +%s)
 
 say() { printf '[.venv] %s (%s s)\n' "$*" "$(($(date +%s) - begun))"; }
