@@ -5,6 +5,10 @@ PY    := .venv/bin/python
 STAMP := .venv/.installed
 HAND_WRITTEN := course_utils tools tests
 
+# For programs that load torch before course_utils can say so; course_utils/__init__.py has the reason.
+export OMP_WAIT_POLICY ?= passive
+export GOMP_SPINCOUNT ?= 2000
+
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help .venv data lab test lint types spelling check-build unit notebooks-test browser \

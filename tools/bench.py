@@ -175,7 +175,7 @@ def tabulate(cpu, gpu):
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def run(entries, rounds=150, repeats=5, epochs=15, batches=40, processes=5):
+def run(entries, rounds=60, repeats=20, epochs=15, batches=40, processes=5):
     """The whole table: steps on the CPU, and on a GPU if there is one; epochs; imports and loads."""
     cpu = measure_steps(entries, torch.device("cpu"), rounds, repeats)
     gpu = measure_steps(entries, torch.device("cuda"), rounds, repeats) if torch.cuda.is_available() else None
