@@ -24,11 +24,7 @@ BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PURPLE = (
     "#CC79A7",
 )
 GREY = "#7F7F7F"
-STYLES = {
-    "Backprop": (BLACK, "-"),
-    "Frozen hidden": (GREY, ":"),
-    "Feedback alignment": (BLUE, "--"),
-}
+STYLES = {"Backprop": (BLACK, "-"), "Frozen hidden": (GREY, ":"), "Feedback alignment": (BLUE, "--")}
 _OTHERS = [(RED, "-."), (GREEN, (0, (5, 1))), (ORANGE, (0, (3, 1, 1, 1))), (PURPLE, "--"), (SKY, "-")]
 LAYER_STYLES = [(BLUE, "-"), (RED, "--"), (GREEN, "-."), (PURPLE, ":"), (ORANGE, "-"), (SKY, "--")]
 PALE = [(ORANGE, "--"), (GREEN, "-."), (PURPLE, ":"), (SKY, (0, (5, 1)))]  # earlier runs
@@ -67,13 +63,7 @@ def stored_band(ax, frame, name, column="val_accuracy"):
     look = style(name)
     when = f"{frame.seed.nunique()} stored seeds, {frame.device.iloc[0]}, {frame.measured.iloc[0]}"
     ax.fill_between(
-        groups.index,
-        groups["min"],
-        groups["max"],
-        color=look["color"],
-        alpha=0.2,
-        linewidth=0,
-        label=f"{name}: {when}",
+        groups.index, groups["min"], groups["max"], color=look["color"], alpha=0.2, linewidth=0, label=f"{name}: {when}"
     )
     ax.plot(groups.index, groups["mean"], linewidth=0.7, **look)
 
@@ -83,22 +73,10 @@ def angles(ax, history, net, x="samples"):
     frame = getattr(history, "frame", history).dropna(subset=["angle_1"])
     for l in range(net.depth):
         color, line = LAYER_STYLES[l % len(LAYER_STYLES)]
-        ax.plot(
-            frame[x],
-            frame[f"angle_{l + 1}"],
-            color=color,
-            linestyle=line,
-            linewidth=1.8,
-            label=f"layer {l + 1}",
-        )
+        ax.plot(frame[x], frame[f"angle_{l + 1}"], color=color, linestyle=line, linewidth=1.8, label=f"layer {l + 1}")
     smallest = min(w.numel() + b.numel() for w, b in zip(net.weights, net.biases, strict=True))
     draw_chance_band(ax, smallest)
-    ax.set(
-        xlabel=UNITS.get(x, x),
-        ylabel="angle to the true gradient (°)",
-        ylim=(-4, 124),
-        yticks=range(0, 121, 30),
-    )
+    ax.set(xlabel=UNITS.get(x, x), ylabel="angle to the true gradient (°)", ylim=(-4, 124), yticks=range(0, 121, 30))
     dress(ax)
 
 

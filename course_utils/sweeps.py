@@ -91,11 +91,7 @@ def provenance(device):
 def _commit():
     try:
         shown = subprocess.run(
-            ["git", "describe", "--always", "--dirty"],
-            cwd=RESULTS.parent,
-            capture_output=True,
-            text=True,
-            check=True,
+            ["git", "describe", "--always", "--dirty"], cwd=RESULTS.parent, capture_output=True, text=True, check=True
         )
         return shown.stdout.strip()
     except (OSError, subprocess.CalledProcessError):

@@ -9,13 +9,7 @@ import pytest
 # Not through MPLBACKEND: kernels started by a test would inherit it and draw nothing inline.
 matplotlib.use("Agg")
 
-CHROMIUM_NAMES = [
-    "/usr/bin/chromium",
-    "chromium",
-    "chromium-browser",
-    "google-chrome",
-    "google-chrome-stable",
-]
+CHROMIUM_NAMES = ["/usr/bin/chromium", "chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
 CHROMIUM_ON_MACOS = [
     "/Applications/Chromium.app/Contents/MacOS/Chromium",
     "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",

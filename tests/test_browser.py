@@ -101,10 +101,7 @@ def server(root, tmp_path_factory):
         port = probe.getsockname()[1]
     folders = {"CONFIG_DIR": "config", "DATA_DIR": "data", "RUNTIME_DIR": "runtime"}
     env = os.environ | {f"JUPYTER_{name}": str(own / folder) for name, folder in folders.items()}
-    env |= {
-        "JUPYTERLAB_SETTINGS_DIR": str(own / "settings"),
-        "JUPYTERLAB_WORKSPACES_DIR": str(own / "spaces"),
-    }
+    env |= {"JUPYTERLAB_SETTINGS_DIR": str(own / "settings"), "JUPYTERLAB_WORKSPACES_DIR": str(own / "spaces")}
     env |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "2", "CI": "true"}
     log = (own / "server.log").open("w+")
     command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root", "--ip=127.0.0.1"]

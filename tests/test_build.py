@@ -48,13 +48,7 @@ RULE = {
     "sum": "Sum.",
 }
 TOOL = {"title": "# Measuring", "objectives": "Measure.", "question": "What?", "sum": "That."}
-SYNTHESIS = {
-    "title": "# All",
-    "objectives": "Compare.",
-    "question": "Who?",
-    "measure": "All.",
-    "sum": "That.",
-}
+SYNTHESIS = {"title": "# All", "objectives": "Compare.", "question": "Who?", "measure": "All.", "sum": "That."}
 
 NB, RULE_FILE = "notebooks/06_toy_rule.ipynb", "course_utils/rules/toy_rule.py"
 
@@ -251,21 +245,13 @@ FAULTS = {
     "unknown tag": (dict(facts="F.\n\n" + code("1", "exprot")), "cell 12 (facts)", "unknown tag 'exprot'"),
     "nbval-skip": (dict(facts="F.\n\n" + code("1", "nbval-skip")), "(facts)", "unknown tag 'nbval-skip'"),
     "may raise": (dict(facts="F.\n\n" + code("1", "raises-exception")), "(facts)", "unknown tag 'raises-exc"),
-    "unknown option": (
-        dict(facts="F.\n\n" + CELL.replace("pass", ":tag: [a]\n\npass")),
-        "(facts)",
-        "option 'tag'",
-    ),
+    "unknown option": (dict(facts="F.\n\n" + CELL.replace("pass", ":tag: [a]\n\npass")), "(facts)", "option 'tag'"),
     "raw cell": (dict(facts="F.\n\n```{raw-cell}\nx\n```"), "cell 12 (facts)", "raw cell"),
     "long cell": (dict(facts="F.\n\n" + LONG_CELL), "cell 12 (facts)", "26 lines of code"),
     "many cells": (dict(facts="F.\n\n" + "\n\n".join([CELL] * 42)), "cell 53 (facts)", "46 code cells"),
     "prose": (dict(facts="F.\n\n" + WORDS), "cell 13 (facts)", "151 words between two code cells"),
     "no alt": (dict(facts="![](figures/x.svg)"), "cell 11 (facts)", "image with alt text ''"),
-    "short alt": (
-        dict(facts="![a fine circuit](figures/x.svg)"),
-        "(facts)",
-        "image with alt text 'a fine circ",
-    ),
+    "short alt": (dict(facts="![a fine circuit](figures/x.svg)"), "(facts)", "image with alt text 'a fine circ"),
     "html alt": (dict(facts='<img src="figures/x.svg">'), "cell 11 (facts)", "image with alt text ''"),
     "broken link": (dict(facts="[a](nowhere.md)"), "cell 11 (facts)", "broken link 'nowhere.md'"),
     "broken image": (dict(facts="![one two three four](y.svg)"), "(facts)", "broken link 'y.svg'"),
@@ -274,23 +260,11 @@ FAULTS = {
     "root path": (dict(facts="[a](/)"), "(facts)", "broken link '/'"),
     "placeholder": (dict(facts="{{minute}}"), "cell 11 (facts)", "placeholder {{minute}} cannot"),
     "late badges": (dict(facts="{{badges}}"), "cell 11 (facts)", "placeholder {{badges}} cannot"),
-    "long class": (
-        dict(rule="R.\n\n" + code(LONG_CLASS, "export")),
-        "cell 8 (rule)",
-        "class Long has 41 lines",
-    ),
-    "no imports": (
-        dict(rule="R.\n\n" + code("x = 1", "export")),
-        "cell 8 (rule)",
-        "does not begin with imports",
-    ),
+    "long class": (dict(rule="R.\n\n" + code(LONG_CLASS, "export")), "cell 8 (rule)", "class Long has 41 lines"),
+    "no imports": (dict(rule="R.\n\n" + code("x = 1", "export")), "cell 8 (rule)", "does not begin with imports"),
     "relative": (dict(rule="R.\n\n" + code("from . import x", "export")), "(rule)", "relative import"),
     "root": (dict(rule="R.\n\n" + code("import course_utils as cu", "export")), "(rule)", "package root"),
-    "from root": (
-        dict(rule="R.\n\n" + code("from course_utils import x", "export")),
-        "(rule)",
-        "package root",
-    ),
+    "from root": (dict(rule="R.\n\n" + code("from course_utils import x", "export")), "(rule)", "package root"),
     "magic": (dict(rule="R.\n\n" + code("%time 1", "export")), "cell 8 (rule)", "does not compile"),
 }
 

@@ -81,8 +81,7 @@ def test_setup_chooses_seeds_and_says_so_in_one_line(capsys):
 
 
 @pytest.mark.parametrize(
-    "found, chosen",
-    [((True, True), "cuda"), ((False, True), "mps"), ((False, False), "cpu"), ((True, False), "cuda")],
+    "found, chosen", [((True, True), "cuda"), ((False, True), "mps"), ((False, False), "cpu"), ((True, False), "cuda")]
 )
 def test_setup_prefers_cuda_then_mps_then_cpu(found, chosen, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: found[0])

@@ -34,11 +34,7 @@ def test_check_prints_one_line(capsys):
     cu.check("angle falls below 90°", False, got=torch.tensor(95.0))
     cu.check("it holds", True)
     lines = capsys.readouterr().out.splitlines()
-    assert lines == [
-        "✓ angle falls below 90°   (got 71.23)",
-        "✗ angle falls below 90°   (got 95)",
-        "✓ it holds",
-    ]
+    assert lines == ["✓ angle falls below 90°   (got 71.23)", "✗ angle falls below 90°   (got 95)", "✓ it holds"]
 
 
 def test_check_raises_under_ci_and_only_when_it_fails(capsys, monkeypatch):

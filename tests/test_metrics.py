@@ -217,10 +217,7 @@ def test_standard_errors_are_calibrated():
         # Ten blocks give Student's t with 9 degrees of freedom: 66 % within 1, 92 % within 1.96.
         for width, share in ((1.0, 0.66), (1.96, 0.92)):
             inside = sum(p < width for p in pulls) / seeds
-            assert inside == pytest.approx(share, abs=3.5 * (share * (1 - share) / seeds) ** 0.5), (
-                name,
-                width,
-            )
+            assert inside == pytest.approx(share, abs=3.5 * (share * (1 - share) / seeds) ** 0.5), (name, width)
 
 
 def test_data_noise_of_mini_batches():
@@ -371,8 +368,4 @@ def test_statistics_work_for_every_rule():
     for rule_class in cu.rules.ALL.values():
         rule: Rule = rule_class(net)
         frame = gradient_statistics(rule, *batch(net), draws=20)
-        assert list(frame.columns) == [
-            "layer",
-            *(c for s in STATISTICS for c in (s, f"{s}_se")),
-            "bias_reads",
-        ]
+        assert list(frame.columns) == ["layer", *(c for s in STATISTICS for c in (s, f"{s}_se")), "bias_reads"]

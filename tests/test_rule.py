@@ -165,14 +165,7 @@ def test_feedback_weights_never_share_memory_with_what_they_were_given():
 
 @pytest.mark.parametrize(
     "l, value",
-    [
-        (1, torch.zeros(6, 5)),
-        (1, torch.zeros(5)),
-        (1, 2.0),
-        (1, None),
-        (0, torch.zeros(6, 7)),
-        (-1, torch.zeros(3, 6)),
-    ],
+    [(1, torch.zeros(6, 5)), (1, torch.zeros(5)), (1, 2.0), (1, None), (0, torch.zeros(6, 7)), (-1, torch.zeros(3, 6))],
 )
 def test_feedback_weights_refuse_what_does_not_fit(l, value):
     rule = FeedbackAlignment(small_net())

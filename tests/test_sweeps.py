@@ -78,19 +78,11 @@ def test_provenance_says_when_where_and_with_what():
 
 def test_test_accuracy_stays_out_of_the_choice_of_lr():
     table, best = sweeps.choose_lr(
-        ["Backprop", "FrozenHidden(Backprop)"],
-        SIZES,
-        [1e-4, 0.05, 30.0],
-        limit=600,
-        dataset="digits",
-        batch_size=32,
+        ["Backprop", "FrozenHidden(Backprop)"], SIZES, [1e-4, 0.05, 30.0], limit=600, dataset="digits", batch_size=32
     )
     assert list(table.columns) == sweeps.SCHEMA and table.test_accuracy.isna().all()
     last = table[table.samples == 600]
-    assert len(last) >= 5 and set(best) == {
-        "Backprop",
-        "FrozenHidden(Backprop)",
-    }  # lr 30 may diverge on the way
+    assert len(last) >= 5 and set(best) == {"Backprop", "FrozenHidden(Backprop)"}  # lr 30 may diverge on the way
     for name, lr in best.items():
         rows = table[table.rule == name].groupby("lr").tail(1)
         assert lr == rows.loc[rows.val_accuracy.idxmax(), "lr"]

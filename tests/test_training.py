@@ -296,15 +296,10 @@ def test_bad_data_are_refused_by_name(what):
 
 
 @pytest.mark.parametrize(
-    "settings",
-    [{"optimizer": "sgd"}, {"optimizer": "adam", "lr": 0.01}, {"input_noise": 0.3}, {"activity_noise": 0.3}],
+    "settings", [{"optimizer": "sgd"}, {"optimizer": "adam", "lr": 0.01}, {"input_noise": 0.3}, {"activity_noise": 0.3}]
 )
 def test_same_seed_is_bit_equal_and_another_seed_differs(settings):
-    (one, first), (again, second), (other, _) = (
-        train(**settings),
-        train(**settings),
-        train(**settings, seed=1),
-    )
+    (one, first), (again, second), (other, _) = (train(**settings), train(**settings), train(**settings, seed=1))
     assert same_weights(one, again) and not same_weights(one, other)
     without_time = first.frame.drop(columns="seconds")
     assert without_time.equals(second.frame.drop(columns="seconds"))
@@ -375,12 +370,7 @@ def repeat(history, rule, **names):
 REPEATED = [
     {},
     {"optimizer": "adam", "lr": 0.01, "schedule": "exponential", "activity_noise": 0.1},
-    {
-        "schedule": "constant",
-        "lr": [(0, 0.1), (100, 0.02)],
-        "input_noise": [(0, 0.0), (50, 0.3)],
-        "epochs": 1.5,
-    },
+    {"schedule": "constant", "lr": [(0, 0.1), (100, 0.02)], "input_noise": [(0, 0.0), (50, 0.3)], "epochs": 1.5},
     {"schedule": [(0, 1.0), (150, 0.1)], "probe_every": 64, "eval_every": 70, "seed": 4},
 ]
 

@@ -47,11 +47,7 @@ def play_06():
         frame = cu.train(rule, data, **settings, progress=False).frame
         for ax, column, factor in zip(axes, ("val_accuracy", "angle_1"), (100, 1), strict=True):
             ax.plot(
-                frame.samples,
-                factor * frame[column],
-                color=color,
-                linestyle=line,
-                label=f"feedback scale {scale:g}",
+                frame.samples, factor * frame[column], color=color, linestyle=line, label=f"feedback scale {scale:g}"
             )
     axes[0].set(xlabel=cu.plots.UNITS["samples"], ylabel=cu.plots.UNITS["val_accuracy"], ylim=(80, 100))
     axes[1].set(xlabel=cu.plots.UNITS["samples"], ylabel="hidden layer's angle to the gradient (°)", ylim=(0, 100))
