@@ -109,7 +109,8 @@ def _likely_mistake(answer, expected, given, batch, mutants):
             wrong = mutant(**given)
         except Exception:  # no explanation, but no reason to stop the notebook either
             continue
-        if isinstance(wrong, torch.Tensor) and wrong.shape == answer.shape and torch.allclose(wrong, answer):
+        alike = isinstance(wrong, torch.Tensor) and (wrong.shape, wrong.dtype) == (answer.shape, answer.dtype)
+        if alike and torch.allclose(wrong, answer):
             return name
     return None
 

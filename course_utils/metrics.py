@@ -31,7 +31,7 @@ def alignment_angle(update, reference):
     shapes, expected = _shapes(update), _shapes(reference)
     if shapes != expected:
         raise ValueError(f"update has shapes {shapes} and reference {expected}; they must have the same")
-    u, r = (v / v.norm() for v in (_flatten(update).double(), _flatten(reference).double()))
+    u, r = (v / v.norm() for v in (_exact(_flatten(update)), _exact(_flatten(reference))))
     # Kahan's formula: the arc cosine would lose half the digits near 0° and 180°.
     return math.degrees(2 * math.atan2((u - r).norm(), (u + r).norm()))
 
@@ -39,7 +39,7 @@ def alignment_angle(update, reference):
 def cosine(u, v):
     """Cosine of the angle between two flat tensors, a float; NaN when one of them is zero."""
     # float64, because a float32 sum over 400,000 products loses the digits that tell 0° from 0.03°.
-    u, v = u.double(), v.double()
+    u, v = _exact(u), _exact(v)
     norms = u.norm() * v.norm()
     return (u @ v / norms).item() if norms > 0 else math.nan
 
@@ -125,15 +125,16 @@ class _Sums:
 
     def __init__(self, reference):
         self.rounding = 100 * torch.finfo(reference.dtype).eps  # a bias below is the arithmetic's, not the rule's
-        self.g = reference.double()
+        self.g = _exact(reference)
         self.g2 = (self.g @ self.g).item()
         self.total = self.g.new_zeros(BLOCKS, len(self.g))  # Σ ĝ − g, so that a small bias keeps its digits
-        self.scalars = self.g.new_zeros(BLOCKS, 4)  # draws, Σ‖ĝ − g‖², Σ cos, Σ‖ĝ‖
+        self.scalars = torch.zeros(BLOCKS, 4, dtype=torch.float64)  # draws, Σ‖ĝ − g‖², Σ cos, Σ‖ĝ‖
 
     def add(self, estimate, block):
-        difference = estimate.double() - self.g
+        estimate = _exact(estimate)
+        difference = estimate - self.g
         self.total[block] += difference
-        norm = estimate.double().norm()
+        norm = estimate.norm()
         cos = cosine(estimate, self.g)
         self.scalars[block] += torch.tensor([1.0, difference @ difference, cos, norm], dtype=torch.float64)
 
@@ -178,6 +179,11 @@ def _flatten(tensors):
     if isinstance(tensors, torch.Tensor):
         return tensors.reshape(-1)
     return torch.cat([t.reshape(-1) for t in tensors])
+
+
+def _exact(tensor):
+    """In float64; on the CPU where the device has none (Apple's mps)."""
+    return tensor.cpu().double() if tensor.device.type == "mps" else tensor.double()
 
 
 def _shapes(tensors):

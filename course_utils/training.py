@@ -81,14 +81,13 @@ def train(rule, data, *, progress=True, **settings):
     batch_size=128. optimizer: "sgd" (with momentum=0.9), "adam", or any torch optimiser instance.
     schedule: a factor on lr, "one_cycle" (up over the first tenth, then a cosine down to 0), "constant",
     "exponential" (down to 1 %) or [(samples, factor), …].
-    input_noise=0.0: std of Gaussian noise on the pixels; activity_noise=0.0: std on the hidden pre-activations;
-    numbers or schedules like lr.
+    input_noise=0.0, activity_noise=0.0: std of Gaussian noise on pixels, on hidden pre-activations; like lr.
     eval_every, probe_every: in samples. Evaluation defaults to once an epoch, probes (the angle of `.grad` to the
     true gradient of the same batch) to never.
     seed=0: order of the batches and the noise. stop_after: end after that many samples, the schedule being that of
     all the epochs (so does `History.call` repeat a stopped run).
-    Raises ValueError for anything out of range. Interrupting the kernel stops the run and returns the history so
-    far. A run whose loss becomes NaN or infinite ends with status "diverged" and says so.
+    Raises ValueError for anything out of range. Interrupting the kernel returns the history so far. A run whose
+    loss becomes NaN or infinite ends with status "diverged" and says so.
     """
     runner = steps(rule, data, **settings)
     history = next(runner)
@@ -147,6 +146,8 @@ def steps(
             if probe_due:
                 angles.append(_probe(history, layer_angles, net, gradients(net), reference))
             row_due = history.passes(eval_every or history.images, len(batch))
+            if row_due and device.type == "cuda":
+                torch.cuda.synchronize()  # it works behind Python's back; the clock of a row waits for it
             history.samples, history.steps = history.samples + len(batch), history.steps + 1
             history.seconds += time.perf_counter() - begin - (history.probe_seconds - probed)
             last = history.steps == history.planned or history.samples >= (stop_after or math.inf)
@@ -181,7 +182,7 @@ def value_at(schedule, samples):
 def evaluate(rule, x, y, batch_size=2_500):
     """Accuracy in [0, 1] of `rule.predict` on x (n, inputs), y (n,) labels."""
     scores = _scores(rule, x, batch_size)
-    return (scores.argmax(1) == y).double().mean().item()
+    return (scores.argmax(1) == y).sum().item() / len(y)
 
 
 def _scores(rule, x, batch_size=2_500):
@@ -201,7 +202,7 @@ def _add_row(history, rule, data, losses, angles):
         "train_loss": torch.stack(losses).mean().item() if losses else float("nan"),
         "train_accuracy": evaluate(rule, data.x_train[:few], data.y_train[:few]),
         "val_loss": rule.net.loss(scores, data.y_val).item(),
-        "val_accuracy": (scores.argmax(1) == data.y_val).double().mean().item(),
+        "val_accuracy": (scores.argmax(1) == data.y_val).sum().item() / few,
     }
     if angles:
         for l, values in enumerate(zip(*angles, strict=True)):

@@ -32,7 +32,7 @@ SLIPS = {
         ("(agreement > 0)", "(agreement < 0)"),
         (".mean()", ".sum()"),
         ("(error @ feedback)", "(error @ weights)"),
-        ("(agreement > 0).double()", "agreement"),
+        ("(agreement > 0).to(error.dtype)", "agreement"),
     ],
 }
 
