@@ -181,8 +181,7 @@ def value_at(schedule, samples):
 @torch.no_grad()
 def evaluate(rule, x, y, batch_size=2_500):
     """Accuracy in [0, 1] of `rule.predict` on x (n, inputs), y (n,) labels."""
-    scores = _scores(rule, x, batch_size)
-    return (scores.argmax(1) == y).sum().item() / len(y)
+    return (_scores(rule, x, batch_size).argmax(1) == y).sum().item() / len(y)
 
 
 def _scores(rule, x, batch_size=2_500):
