@@ -12,11 +12,12 @@ from course_utils import metrics, plots, rules
 from course_utils.data import load_dataset
 from course_utils.device import setup
 from course_utils.exercises import check, check_update
+from course_utils.history import History
 from course_utils.network import MLP
 from course_utils.playground import playground
 from course_utils.rule import FrozenHidden, Rule
 from course_utils.sweeps import stored_results
-from course_utils.training import History, evaluate, train
+from course_utils.training import evaluate, train
 
 __all__ = [
     "MLP",

@@ -7,11 +7,15 @@ import torch
 SCHEDULES = ("constant", "one_cycle", "exponential")
 
 
+class NotFinite(ValueError):
+    """NaN or infinity: for `train`, the sign that a run has diverged."""
+
+
 def check_finite(x, name="x"):
     """Raise ValueError when x holds NaN or infinity. (On a GPU `train` asks once: asking waits for the device.)"""
     if not math.isfinite(x.sum().item()) and not torch.isfinite(x).all():
         where = f"(~torch.isfinite({name})).nonzero()"
-        raise ValueError(f"{name} holds NaN or infinite values; see where they come from with {where}")
+        raise NotFinite(f"{name} holds NaN or infinite values; see where they come from with {where}")
 
 
 def check_labels(y, classes):
@@ -19,6 +23,12 @@ def check_labels(y, classes):
     low, high = y.aminmax()
     if low < 0 or high >= classes:
         raise ValueError(f"y holds labels from {int(low)} to {int(high)}; this network has classes 0 to {classes - 1}")
+
+
+def check_noise(noise, a):
+    """Raise ValueError unless noise has the shape of the pre-activations it is added to."""
+    if noise.shape != a.shape:
+        raise ValueError(f"noise has shape {tuple(noise.shape)}; this layer's pre-activations {tuple(a.shape)}")
 
 
 def check_seed(seed):
@@ -66,6 +76,12 @@ def check_run(
     if not is_number(probe_every) or probe_every < 0:
         raise ValueError(f"probe_every is {probe_every!r}; it must be a number of samples, or 0 for never")
     check_seed(seed)
+    if isinstance(optimizer, torch.optim.Optimizer):
+        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        if any(id(p) not in held for p in rule.parameters() if p.requires_grad):
+            raise ValueError("optimizer misses parameters of the rule; make it with rule.parameters()")
+    if data.y_train.dtype != torch.int64:
+        raise ValueError(f"y holds {data.y_train.dtype}; `train` takes class labels, int64: y.long()")
     rule.net.check_input(data.x_train)
     check_finite(data.x_train)
     rule.net.check_target(data.x_train.new_empty(n, rule.net.sizes[-1]), data.y_train)

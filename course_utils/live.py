@@ -21,8 +21,8 @@ class LiveRun:
         knobs = {name: value for name, value in settings.items() if name not in LIVE}
         if "seed" in inspect.signature(rule_class).parameters:
             knobs = {"seed": training["seed"], **knobs}
-        hidden = [knobs.pop("hidden_units", None)] * (len(sizes) - 2)
-        sizes = [*sizes[:1], *hidden, *sizes[1:][-1:]]
+        if units := knobs.pop("hidden_units", None):
+            sizes = [sizes[0], *[units] * (len(sizes) - 2), sizes[-1]]
         self.rule = rule_class(MLP(sizes, **network), **knobs)
         # These lists are control and record at once: `steps` reads their last entry, `act` adds to them.
         schedules = {name: [(0, settings[name])] for name in LIVE}

@@ -55,7 +55,7 @@ def chance_band(dimensions):
 
 def gradients(net):
     """What `.grad` holds now, one tensor a parameter; zeros where a rule does not teach it."""
-    return [torch.zeros_like(p) if p.grad is None else p.grad for p in net.parameters()]
+    return [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in net.parameters()]
 
 
 def layer_angles(net, update, reference):
@@ -69,9 +69,8 @@ def no_trace(rule):
     """Whatever happens inside, the rule's .grad, parameters, buffers and generators are as before afterwards."""
     state = {name: value.clone() for name, value in rule.state_dict().items()}
     grads = [(p, p.grad) for p in rule.parameters()]
-    owners = [getattr(module, "generator", None) for module in rule.modules()]  # a rule may hold rules
-    found = [g for g in (*owners, rule.net.noise_generator) if isinstance(g, torch.Generator)]
-    generators = list({id(g): g for g in found}.values())
+    found = [getattr(module, "generator", None) for module in rule.modules()]  # a rule may hold rules
+    generators = list({id(g): g for g in found if isinstance(g, torch.Generator)}.values())
     saved = [g.get_state() for g in generators]
     for p, _ in grads:
         p.grad = None
@@ -135,7 +134,7 @@ class _Sums:
         difference = estimate - self.g
         self.total[block] += difference
         norm = estimate.norm()
-        cos = cosine(estimate, self.g)
+        cos = cosine(estimate, self.g) if norm > 0 else 0.0  # a draw of zero points nowhere: it helps as little as 90°
         self.scalars[block] += torch.tensor([1.0, difference @ difference, cos, norm], dtype=torch.float64)
 
     def statistics(self):
@@ -169,7 +168,7 @@ class _Sums:
             "projection": nan * along / g2,
             "variance": nan * trace / g2,
             "snr": max(0.0, mean2 - trace / n) / trace if trace > 0 else math.inf,
-            "cosine": cos_sum / n,
+            "cosine": nan * cos_sum / n if norm_sum > 0 else math.nan,
             "cosine_of_mean": nan * along / math.sqrt(g2 * mean2) if mean2 > 1e-24 * g2 else math.nan,
             "norm_ratio": nan * norm_sum / n / math.sqrt(g2),
         }

@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from course_utils.checks import check_finite, check_labels, check_name, check_seed, check_sizes
+from course_utils.checks import check_finite, check_labels, check_name, check_noise, check_seed, check_sizes
 from course_utils.device import current_device
 
 # name: f, and f′ written in h = f(a), because h is what a neuron has at hand
 ACTIVATIONS = {
-    "relu": (torch.relu, torch.sign),  # h ≥ 0; (h > 0).to(h.dtype) says the same and takes five times as long
+    "relu": (torch.relu, lambda h: torch.sign(h).clamp_(min=0)),  # faster than (h > 0).to(h.dtype)
     "tanh": (torch.tanh, lambda h: 1 - h * h),
     "sigmoid": (torch.sigmoid, lambda h: h * (1 - h)),
     "linear": (lambda a: a, torch.ones_like),
@@ -45,7 +45,7 @@ class MLP(nn.Module):
         self.sizes, self.activation_name, self.loss_name, self.init = list(sizes), activation, loss, init
         self._f, self._derivative = ACTIVATIONS[activation]
         self.activity_noise = 0.0  # std of the noise on hidden pre-activations; set by the training loop
-        self.noise_generator = None
+        self.noise_seed = 0  # of this step's noise: all passes of one step meet the same noise
         weights = self.draw_weights(seed, device or current_device())
         self.weights = nn.ParameterList(nn.Parameter(w) for w in weights)
         self.biases = nn.ParameterList(nn.Parameter(w.new_zeros(len(w))) for w in weights)
@@ -82,24 +82,27 @@ class MLP(nn.Module):
         """All layers' activities [h_0 = x, h_1, …, output], each (batch, units).
 
         weights, biases: lists to use instead of the network's own. noise: one tensor a layer, (batch, units),
-        added to the pre-activations. Raises ValueError for an x that the network cannot take.
+        added to the pre-activations, on top of the activity noise of training. Raises ValueError for an x that
+        the network cannot take and for noise of another shape.
         """
         x = self.check_input(x)
         weights = self.weights if weights is None else weights
         biases = self.biases if biases is None else biases
-        if noise is None and self.activity_noise:
-            noise = self._draw_activity_noise(x)
+        activity_noise = self._draw_activity_noise(x) if self.activity_noise else [None] * self.depth
         h = [x]
         for l, (w, b) in enumerate(zip(weights, biases, strict=True)):
             a = F.linear(h[-1], w, b)
-            if noise is not None and noise[l] is not None:
-                a = a + noise[l]
+            for added in (activity_noise[l], None if noise is None else noise[l]):
+                if added is not None:
+                    check_noise(added, a)
+                    a = a + added
             h.append(a if l == self.depth - 1 else self._f(a))
         return h
 
     def _draw_activity_noise(self, x):
         """Gaussian noise for the pre-activations of the hidden layers; None for the output layer."""
-        like = {"generator": self.noise_generator, "device": x.device, "dtype": x.dtype}
+        generator = torch.Generator(x.device).manual_seed(self.noise_seed)
+        like = {"generator": generator, "device": x.device, "dtype": x.dtype}
         return [self.activity_noise * torch.randn(len(x), units, **like) for units in self.sizes[1:-1]] + [None]
 
     def derivative(self, h):

@@ -66,7 +66,8 @@ class Playground:
             "input_noise": _slider("input noise (std, pixels 0–1)", 0.0, 1.0, "linear", 0.0),
             "activity_noise": _slider("activity noise (std)", 0.0, 2.0, "linear", 0.0),
         }
-        for units in self.sizes[1:-1][:1]:
+        if len(set(self.sizes[1:-1])) == 1:  # one slider for all hidden layers, where they are alike
+            units = self.sizes[1]
             ends = min(16, units), max(512, units)
             self.sliders["hidden_units"] = _slider("hidden units", *ends, "log", units)
         for name, knob in self.rule_class.knobs.items():

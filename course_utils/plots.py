@@ -70,10 +70,13 @@ def stored_band(ax, frame, name, column="val_accuracy"):
 
 def angles(ax, history, net, x="samples"):
     """Angle of each layer's estimate to the true gradient, over the band where 95 % of random directions lie."""
-    frame = getattr(history, "frame", history).dropna(subset=["angle_1"])
+    frame = getattr(history, "frame", history)
+    if "angle_1" not in frame:
+        raise ValueError("this history holds no angles; train with probe_every=…, a number of samples")
     for l in range(net.depth):
         color, line = LAYER_STYLES[l % len(LAYER_STYLES)]
-        ax.plot(frame[x], frame[f"angle_{l + 1}"], color=color, linestyle=line, linewidth=1.8, label=f"layer {l + 1}")
+        probed = frame.dropna(subset=[f"angle_{l + 1}"])
+        ax.plot(probed[x], probed[f"angle_{l + 1}"], color=color, linestyle=line, linewidth=1.8, label=f"layer {l + 1}")
     smallest = min(w.numel() + b.numel() for w, b in zip(net.weights, net.biases, strict=True))
     draw_chance_band(ax, smallest)
     ax.set(xlabel=UNITS.get(x, x), ylabel="angle to the true gradient (°)", ylim=(-4, 124), yticks=range(0, 121, 30))

@@ -42,7 +42,8 @@ class Rule(nn.Module):
         check_seed(seed)
         self.net = net
         self.seed = seed
-        self.generator = torch.Generator(net.weights[0].device).manual_seed(seed)
+        # Not the plain seed: the network's weights come from that one, and a rule's noise must not repeat them.
+        self.generator = torch.Generator(net.weights[0].device).manual_seed(seed + 2_000_003)
 
     def backward(self, x, y):
         """Fill `.grad` and nothing else; return the batch's loss before the step, a 0-d tensor.
@@ -121,11 +122,28 @@ class FrozenHidden(Rule):
         self.rule, self.generator = rule, rule.generator
         self.title = f"{rule.title}, hidden layers frozen"
         self.lr, self.knobs, self.loss_name = rule.lr, rule.knobs, rule.loss_name
+        self.plausibility = rule.plausibility
         if hasattr(rule, "perturb_hidden"):
             rule.perturb_hidden = False
 
+    def hidden(self):
+        """The parameters that do not learn: all weights and biases but the readout's."""
+        return [p for group in (self.net.weights, self.net.biases) for p in list(group)[:-1]]
+
+    def step(self, x, y, optimizer):
+        """The rule's own step, with whatever else it changes; the hidden layers are then put back."""
+        if type(self.rule).step is Rule.step:
+            return super().step(x, y, optimizer)
+        kept = [(p, p.detach().clone()) for p in self.hidden()]
+        loss = self.rule.step(x, y, optimizer)
+        with torch.no_grad():
+            for p, value in kept:
+                p.copy_(value)
+                p.grad = None
+        return loss
+
     def backward(self, x, y):
-        hidden = [p for group in (self.net.weights, self.net.biases) for p in list(group)[:-1]]
+        hidden = self.hidden()
         before = [p.grad for p in hidden]
         for p in hidden:
             p.grad = None

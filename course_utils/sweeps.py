@@ -45,20 +45,20 @@ def stored_results(number):
     return pd.read_csv(path)
 
 
-def make_rule(name, sizes, seed, **network):
-    """A fresh network and rule: "Backprop", or "FrozenHidden(Backprop)" for the control."""
+def make_rule(name, sizes, seed, knobs=None, **network):
+    """A fresh network and rule: "Backprop", or "FrozenHidden(Backprop)" for the control; knobs go to the rule."""
     inner = name.removeprefix("FrozenHidden(").removesuffix(")")
     if inner not in rules.ALL:
         raise ValueError(f"rule is {name!r}; use one of: {', '.join(rules.ALL)}, or FrozenHidden(…) of one")
-    rule = rules.ALL[inner](MLP(sizes, seed=seed, **network), seed=seed)
+    rule = rules.ALL[inner](MLP(sizes, seed=seed, **network), seed=seed, **(knobs or {}))
     return rule if inner == name else FrozenHidden(rule)
 
 
-def run_cell(name, sizes, lr, seed, dataset="mnist", limit=None, test=False, network=None, **training):
+def run_cell(name, sizes, lr, seed, dataset="mnist", limit=None, test=False, network=None, knobs=None, **training):
     """Train one rule once: a frame in the results schema, one row an evaluation. The test set is looked at
     once, after the last step, and only when `test` is true."""
     data = load_dataset(dataset, limit=limit)
-    rule = make_rule(name, sizes, seed, **(network or {}))
+    rule = make_rule(name, sizes, seed, knobs, **(network or {}))
     history = train(rule, data, lr=lr, seed=seed, progress=False, **training)
     frame = history.frame[["epoch", "samples", "seconds", "val_accuracy"]].copy()
     frame["test_accuracy"] = float("nan")

@@ -3,73 +3,12 @@
 import math
 import time
 
-import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from course_utils.checks import check_run
+from course_utils.checks import NotFinite, check_run
+from course_utils.history import History
 from course_utils.metrics import gradients, layer_angles, no_trace, true_gradient
-
-COLUMNS = ["epoch", "samples", "seconds", "train_loss", "train_accuracy", "val_loss", "val_accuracy"]
-
-
-class History:
-    """What a run did. rows: one dict per evaluation; status: "running", "done", "stopped" or "diverged".
-
-    settings: the arguments that reproduce the run; message: the status in words; samples, steps: how far it is;
-    planned: steps in all, per_epoch: steps an epoch.
-    """
-
-    def __init__(self, settings, images):
-        self.settings, self.images = settings, images
-        self.per_epoch = math.ceil(images / settings["batch_size"])
-        self.planned = max(1, round(settings["epochs"] * self.per_epoch))
-        self.rows: list[dict] = []
-        self.status, self.message = "running", ""
-        self.samples = self.steps = 0
-        self.seconds = self.probe_seconds = 0.0
-
-    def end(self, status, message):
-        self.status = status
-        self.message = f"{status} after {self.samples:,} samples: {message}"
-
-    def passes(self, every, batch):
-        """Does the next batch of that many samples reach a multiple of `every`? (0: never)"""
-        return bool(every) and (self.samples + batch) // every > self.samples // every
-
-    @property
-    def frame(self):
-        """A pandas frame, one row per evaluation.
-
-        epoch, samples: training seen so far; seconds: training alone (no evaluation, no probes);
-        train_loss: mean of what `backward` returned since the last row; train_accuracy: on as many training
-        images as there are validation images; val_loss, val_accuracy; angle_l, in degrees: mean over the probes
-        since the last row, for layer l = 1 … L; probe_seconds: what the probes have cost so far.
-        """
-        angles = [key for row in self.rows for key in row if key.startswith("angle_")]
-        extra = list(dict.fromkeys(angles)) + (["probe_seconds"] if angles else [])
-        return pd.DataFrame(self.rows, columns=COLUMNS + extra)
-
-    @property
-    def call(self):
-        """The line of code that repeats this run, up to where it is now.
-
-        It needs `rule`, `data` and an `optimizer` given as an instance, all as they were at the start.
-        """
-        words = {}
-        for name, value in self.settings.items():
-            unchanged = isinstance(value, list) and len(value) == 1 and name != "schedule"
-            words[name] = repr(value[0][1] if unchanged else value)
-        if not isinstance(self.settings["optimizer"], str):
-            words["optimizer"] = "optimizer"
-        if self.steps != self.planned and self.settings["schedule"] in ("one_cycle", "exponential"):
-            words["stop_after"] = repr(self.samples)  # these schedules stretch with the epochs
-        elif self.steps != self.planned:
-            words["epochs"] = f"{self.steps} / {self.per_epoch}"
-        arguments = ", ".join(
-            f"{name}={word}" for name, word in words.items() if (name, word) != ("stop_after", "None")
-        )
-        return f"history = cu.train(rule, data, {arguments})"
 
 
 def train(rule, data, *, progress=True, **settings):
@@ -116,7 +55,7 @@ def steps(
     opt = _make_optimizer(rule, optimizer, lr, momentum)
     own_lrs = [group["lr"] for group in opt.param_groups]
     order_generator = torch.Generator().manual_seed(seed)  # on the CPU: the same batches on every device
-    noise_generator = net.noise_generator = torch.Generator(device).manual_seed(seed)
+    noise_generator = torch.Generator(device).manual_seed(seed + 3_000_017)  # none of the rule's or the network's
     history = History(settings, len(data.x_train))
     losses: list[torch.Tensor] = []
     angles: list[list[float]] = []
@@ -141,13 +80,15 @@ def steps(
             probe_due = history.passes(probe_every, len(batch))
             reference = _probe(history, true_gradient, net, x, y) if probe_due else None
             net.activity_noise = value_at(activity_noise, history.samples)
-            losses.append(rule.step(x, y, opt).detach())
+            net.noise_seed = (seed << 32) + history.steps
+            estimates: list[list[torch.Tensor]] = []
+            losses.append(_step(rule, x, y, opt, estimates if probe_due else None))
             net.activity_noise = 0.0
             if probe_due:
-                angles.append(_probe(history, layer_angles, net, gradients(net), reference))
+                angles.append(_probe(history, layer_angles, net, estimates[0], reference))
             row_due = history.passes(eval_every or history.images, len(batch))
-            if row_due and device.type == "cuda":
-                torch.cuda.synchronize()  # it works behind Python's back; the clock of a row waits for it
+            if row_due and device.type != "cpu":
+                torch.accelerator.synchronize()  # it works behind Python's back; the clock of a row waits for it
             history.samples, history.steps = history.samples + len(batch), history.steps + 1
             history.seconds += time.perf_counter() - begin - (history.probe_seconds - probed)
             last = history.steps == history.planned or history.samples >= (stop_after or math.inf)
@@ -169,6 +110,31 @@ def steps(
         net.activity_noise = 0.0
         for group, own in zip(opt.param_groups, own_lrs, strict=True):
             group["lr"] = own  # the schedule's last value, often 0, would ruin a second run of this optimiser
+
+
+def _step(rule, x, y, optimizer, estimates):
+    """One step of the rule: its loss, NaN when it meets numbers that are not finite.
+
+    estimates: a list to fill with what `.grad` holds when the optimiser is first called (a step may call it often,
+    and some optimisers write into `.grad`), or None.
+    """
+
+    def keep_first(*_):
+        if not estimates:
+            estimates.append(gradients(rule.net))
+
+    hook = None if estimates is None else optimizer.register_step_pre_hook(keep_first)
+    try:
+        loss = rule.step(x, y, optimizer)
+    except NotFinite:
+        return x.new_tensor(math.nan)
+    finally:
+        if hook:
+            hook.remove()
+            keep_first()  # for a step that does without the optimiser
+    if not isinstance(loss, torch.Tensor) or loss.ndim:
+        raise ValueError(f"{type(rule).__name__} returned {loss!r}; backward and step return the loss, a 0-d tensor")
+    return loss.detach()
 
 
 def value_at(schedule, samples):
@@ -200,7 +166,7 @@ def _add_row(history, rule, data, losses, angles):
         "seconds": history.seconds,
         "train_loss": torch.stack(losses).mean().item() if losses else float("nan"),
         "train_accuracy": evaluate(rule, data.x_train[:few], data.y_train[:few]),
-        "val_loss": rule.net.loss(scores, data.y_val).item(),
+        "val_loss": rule.net.loss(scores, data.y_val).item() if rule.loss_name == "loss" else math.nan,
         "val_accuracy": (scores.argmax(1) == data.y_val).sum().item() / few,
     }
     if angles:

@@ -9,7 +9,7 @@ import torch
 
 import course_utils as cu
 from course_utils import sweeps
-from course_utils.training import COLUMNS
+from course_utils.history import COLUMNS
 
 SIZES = [784, 16, 10]
 SETTINGS = {"dataset": "digits", "batch_size": 64, "epochs": 2}

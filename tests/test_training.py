@@ -10,8 +10,9 @@ import torch
 from helpers import clusters, small_net
 
 import course_utils as cu
+from course_utils.history import COLUMNS
 from course_utils.rules import Backprop, FeedbackAlignment
-from course_utils.training import COLUMNS, steps, value_at
+from course_utils.training import steps, value_at
 
 DATA = clusters()  # 203 training points: 13 batches of 16, the last of 11
 N = len(DATA.x_train)

@@ -1,0 +1,66 @@
+"""What a training run did: its rows, its end, and the line of code that repeats it."""
+
+import math
+
+import pandas as pd
+
+COLUMNS = ["epoch", "samples", "seconds", "train_loss", "train_accuracy", "val_loss", "val_accuracy"]
+
+
+class History:
+    """What a run did. rows: one dict per evaluation; status: "running", "done", "stopped" or "diverged".
+
+    settings: the arguments that reproduce the run; message: the status in words; samples, steps: how far it is;
+    planned: steps in all, per_epoch: steps an epoch.
+    """
+
+    def __init__(self, settings, images):
+        self.settings, self.images = settings, images
+        self.per_epoch = math.ceil(images / settings["batch_size"])
+        self.planned = max(1, round(settings["epochs"] * self.per_epoch))
+        self.rows: list[dict] = []
+        self.status, self.message = "running", ""
+        self.samples = self.steps = 0
+        self.seconds = self.probe_seconds = 0.0
+
+    def end(self, status, message):
+        self.status = status
+        self.message = f"{status} after {self.samples:,} samples: {message}"
+
+    def passes(self, every, batch):
+        """Does the next batch of that many samples reach a multiple of `every`? (0: never)"""
+        return bool(every) and (self.samples + batch) // every > self.samples // every
+
+    @property
+    def frame(self):
+        """A pandas frame, one row per evaluation.
+
+        epoch, samples: training seen so far; seconds: training alone (no evaluation, no probes);
+        train_loss: mean of what `backward` returned since the last row; train_accuracy: on as many training
+        images as there are validation images; val_loss, val_accuracy; angle_l, in degrees: mean over the probes
+        since the last row, for layer l = 1 … L; probe_seconds: what the probes have cost so far.
+        """
+        angles = [key for row in self.rows for key in row if key.startswith("angle_")]
+        extra = list(dict.fromkeys(angles)) + (["probe_seconds"] if angles else [])
+        return pd.DataFrame(self.rows, columns=COLUMNS + extra)
+
+    @property
+    def call(self):
+        """The line of code that repeats this run, up to where it is now.
+
+        It needs `rule`, `data` and an `optimizer` given as an instance, all as they were at the start.
+        """
+        words = {}
+        for name, value in self.settings.items():
+            unchanged = isinstance(value, list) and len(value) == 1 and name != "schedule"
+            words[name] = repr(value[0][1] if unchanged else value)
+        if not isinstance(self.settings["optimizer"], str):
+            words["optimizer"] = "optimizer"
+        if self.steps != self.planned and self.settings["schedule"] in ("one_cycle", "exponential"):
+            words["stop_after"] = repr(self.samples)  # these schedules stretch with the epochs
+        elif self.steps != self.planned:
+            words["epochs"] = f"{self.steps} / {self.per_epoch}"
+        arguments = ", ".join(
+            f"{name}={word}" for name, word in words.items() if (name, word) != ("stop_after", "None")
+        )
+        return f"history = cu.train(rule, data, {arguments})"
