@@ -199,15 +199,14 @@ def test_feedback_alignment_trains_a_zero_network_and_backprop_has_nothing_to_sa
 
 def test_hidden_angle_of_feedback_alignment_falls_below_chance_in_training():
     data = cu.load_dataset("digits")
-    rule = FeedbackAlignment(cu.MLP([784, 64, 10], seed=0), seed=0)
     x, y = data.x_train[:256], data.y_train[:256]
-
-    def angle():
-        return alignment_angle(grads(rule, x, y)[0], true_gradient(rule.net, x, y)[0])
-
-    before = angle()
-    cu.train(rule, data, epochs=3, lr=0.1, batch_size=32, progress=False)
-    assert angle() < 80 < before  # chance is 90 ± 2 here
+    angles = []
+    for seed in range(5):  # one seed says little: they end between 60° and 83°
+        rule = FeedbackAlignment(cu.MLP([784, 64, 10], seed=seed), seed=seed)
+        cu.train(rule, data, epochs=3, lr=0.1, batch_size=32, progress=False)
+        angles.append(alignment_angle(grads(rule, x, y)[0], true_gradient(rule.net, x, y)[0]))
+    assert max(angles) < cu.metrics.chance_band(784 * 64)[0]
+    assert sum(angles) / len(angles) < 75
 
 
 @pytest.mark.parametrize("scale", [0.1, 3.0])
