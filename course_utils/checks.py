@@ -49,7 +49,7 @@ def check_name(what, name, known):
 
 
 def check_run(
-    rule, data, epochs, lr, batch_size, optimizer, momentum, schedule, input_noise, activity_noise,
+    rule, data, epochs, lr, batch_size, optimizer, momentum, schedule, input_noise, activity_noise, knobs,
     eval_every, probe_every, seed, stop_after,
 ):  # fmt: skip
     """Raise ValueError for arguments of `train` that are out of range, or data that the network cannot take."""
@@ -70,6 +70,11 @@ def check_run(
         check_schedule("lr", lr)
     check_schedule("input_noise", input_noise)
     check_schedule("activity_noise", activity_noise)
+    for name, value in (knobs or {}).items():
+        if name not in rule.live_knobs:
+            live = ", ".join(rule.live_knobs) or "none"
+            raise ValueError(f"{name} is no live knob of {rule.title} ({live}); give it to the rule's constructor")
+        check_schedule(name, value)
     for name, value in {"eval_every": eval_every, "stop_after": stop_after}.items():
         if value is not None and (not is_number(value) or value <= 0):
             raise ValueError(f"{name} is {value!r}; it must be a number of samples above 0, or None")

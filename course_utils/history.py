@@ -54,6 +54,9 @@ class History:
         for name, value in self.settings.items():
             unchanged = isinstance(value, list) and len(value) == 1 and name != "schedule"
             words[name] = repr(value[0][1] if unchanged else value)
+        if self.settings["knobs"]:
+            pairs = self.settings["knobs"].items()
+            words["knobs"] = repr({k: v[0][1] if isinstance(v, list) and len(v) == 1 else v for k, v in pairs})
         if not isinstance(self.settings["optimizer"], str):
             words["optimizer"] = "optimizer"
         if self.steps != self.planned and self.settings["schedule"] in ("one_cycle", "exponential"):
@@ -61,6 +64,8 @@ class History:
         elif self.steps != self.planned:
             words["epochs"] = f"{self.steps} / {self.per_epoch}"
         arguments = ", ".join(
-            f"{name}={word}" for name, word in words.items() if (name, word) != ("stop_after", "None")
+            f"{name}={word}"
+            for name, word in words.items()
+            if (name, word) not in (("stop_after", "None"), ("knobs", "None"))
         )
         return f"history = cu.train(rule, data, {arguments})"

@@ -6,7 +6,7 @@ from course_utils import rules
 from course_utils.network import MLP
 from course_utils.training import steps
 
-LIVE = ["lr", "input_noise", "activity_noise"]  # what acts while training runs
+LIVE = ["lr", "input_noise", "activity_noise"]  # what acts while training runs, besides the rule's `live_knobs`
 
 
 class LiveRun:
@@ -25,9 +25,10 @@ class LiveRun:
             sizes = [sizes[0], *[units] * (len(sizes) - 2), sizes[-1]]
         self.rule = rule_class(MLP(sizes, **network), **knobs)
         # These lists are control and record at once: `steps` reads their last entry, `act` adds to them.
-        schedules = {name: [(0, settings[name])] for name in LIVE}
+        schedules = {name: [(0, settings[name])] for name in [*LIVE, *rule_class.live_knobs]}
         self.settings = {**settings, **schedules}
-        self.runner = steps(self.rule, data, **training, **schedules)
+        live_knobs = {name: schedules.pop(name) for name in rule_class.live_knobs}
+        self.runner = steps(self.rule, data, **training, **schedules, knobs=live_knobs or None)
         self.history = next(self.runner)
         self.stop = self.runner.close  # the run is then "stopped", with a last evaluation
         name = rule_class.__name__
@@ -46,7 +47,7 @@ class LiveRun:
             raise
 
     def act(self, name, value):
-        """Give one of `LIVE` another value from here on."""
+        """Give what is live another value from here on."""
         if self.history.status == "running":
             schedule, samples = self.settings[name], self.history.samples
             if schedule[-1][0] == samples:

@@ -28,14 +28,15 @@ class Playground:
 
     rule_class: a subclass of `Rule` (the class, not a rule made from it). data: as from `load_dataset`; None
     loads MNIST. sizes: of the network, input first; None means one hidden layer of 128 units. network: more
-    arguments for `MLP`, such as activation="tanh". Learning rate and noise act while training runs, hidden
-    units and knobs at the next Train. Raises ValueError for a class that is no rule, for a knob that makes no
-    slider, and whatever `MLP` and `steps` refuse. Without an event loop `run_steps` drives the run.
+    arguments for `MLP`, such as activation="tanh". Learning rate, noise and the rule's `live_knobs` act while
+    training runs, hidden units and the other knobs at the next Train. training: more arguments for `steps`, such
+    as {"optimizer": "adam"}. Raises ValueError for a class that is no rule, for a knob that makes no slider, and
+    whatever `MLP` and `steps` refuse. Without an event loop `run_steps` drives the run.
     Attributes: sliders, {name: widget}; train, stop, reset, show_code, the buttons; rule and history, of the
     run on the screen; error, what went wrong last.
     """
 
-    def __init__(self, rule_class, data=None, sizes=None, epochs=3, seed=0, **network):
+    def __init__(self, rule_class, data=None, sizes=None, epochs=3, seed=0, training=None, **network):
         if not (isinstance(rule_class, type) and issubclass(rule_class, Rule)):
             raise ValueError(f"rule_class is {rule_class!r}; it must be a class derived from cu.Rule")
         self.rule_class, self.loads_data = rule_class, data is None
@@ -43,8 +44,8 @@ class Playground:
         self.sizes = sizes or [self.data.x_train.shape[1], 128, int(self.data.y_train.max()) + 1]
         self.network = {"seed": seed, **network}
         every = max(1, min(2_500, len(self.data.x_train) // 4))
-        self.training = {"epochs": epochs, "schedule": "constant", "seed": seed, "eval_every": every}
-        self.training["probe_every"] = max(1, every // 4)
+        probing = {"eval_every": every, "probe_every": max(1, every // 4)}
+        self.training = {"epochs": epochs, "schedule": "constant", "seed": seed, **probing, **(training or {})}
         self.runs: deque = deque(maxlen=5)  # (look, LiveRun); the last is the one on the screen:
         self.run: LiveRun
         self.history: History
@@ -73,15 +74,16 @@ class Playground:
         for name, knob in self.rule_class.knobs.items():
             default = parameters[name].default if name in parameters else None
             self.sliders[name] = _slider(name.replace("_", " "), *knob, default)
-        self.defaults = self._values()
-        for name in LIVE:
+        self.defaults, self.live = self._values(), [*LIVE, *self.rule_class.live_knobs]
+        for name in self.live:
             self.sliders[name].observe(lambda _, name=name: self._on_loop(self._act, name), names="value")
 
     def _lay_out(self):
-        sliders = [*self.sliders.values()]
-        live = widgets.VBox([widgets.HTML("<b>Act at once, also while training</b>"), *sliders[:3]])
-        fixed = widgets.VBox([widgets.HTML("<b>Act at the next Train</b>"), *sliders[3:]])
-        columns = widgets.HBox([live, fixed][: len(sliders) - 2], layout=widgets.Layout(flex_flow="row wrap"))
+        later = [slider for name, slider in self.sliders.items() if name not in self.live]
+        live = [widgets.HTML("<b>Act at once, also while training</b>"), *map(self.sliders.get, self.live)]
+        fixed = [widgets.HTML("<b>Act at the next Train</b>"), *later]
+        wrap = widgets.Layout(flex_flow="row wrap")
+        columns = widgets.HBox([widgets.VBox(part) for part in (live, fixed) if part[1:]], layout=wrap)
         self.train = self._button("Train", self._train, "a fresh run with the sliders as they stand")
         self.stop = self._button("Stop", lambda: self.run.stop(), "end the run")
         self.reset = self._button("Reset", self._reset, "sliders to their defaults, curves away")

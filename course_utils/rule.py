@@ -27,13 +27,15 @@ class Rule(nn.Module):
 
     net: the `MLP`. seed: int ≥ 0, for the rule's own `generator`. Any parameter or buffer the rule registers
     travels in `state_dict()`. Class attributes: title; lr, a good default for SGD with momentum 0.9; knobs,
-    {keyword of the constructor: (low, high, "log" | "linear")} for the playground; plausibility, a word for
-    each of `CRITERIA`; loss_name, when `backward` returns another objective than `net.loss`.
+    {keyword of the constructor: (low, high, "log" | "linear")} for the playground; live_knobs, the names of those
+    that `backward` reads from the attribute of that name, so that they may move while training runs; plausibility,
+    a word for each of `CRITERIA`; loss_name, when `backward` returns another objective than `net.loss`.
     """
 
     title = "Rule"
     lr = 0.1
     knobs: dict[str, tuple[float, float, str]] = {}
+    live_knobs: tuple[str, ...] = ()
     plausibility: dict[str, str] = {}
     loss_name = "loss"
 

@@ -1,5 +1,6 @@
 """Many runs, one table: the measurements behind `results/`, and how a lesson reads them."""
 
+import ast
 import datetime
 import itertools
 import platform
@@ -46,12 +47,25 @@ def stored_results(number):
 
 
 def make_rule(name, sizes, seed, knobs=None, **network):
-    """A fresh network and rule: "Backprop", or "FrozenHidden(Backprop)" for the control; knobs go to the rule."""
-    inner = name.removeprefix("FrozenHidden(").removesuffix(")")
-    if inner not in rules.ALL:
+    """A fresh network and rule. name: "Backprop", "FeedbackAlignment(feedback_scale=0.5)", or "FrozenHidden(…)" of
+    such a one for the control; knobs: more arguments for the rule."""
+    inner = name.removeprefix("FrozenHidden(").removesuffix(")") if name.startswith("FrozenHidden(") else name
+    rule_class, written = _read_call(inner)
+    if rule_class not in rules.ALL:
         raise ValueError(f"rule is {name!r}; use one of: {', '.join(rules.ALL)}, or FrozenHidden(…) of one")
-    rule = rules.ALL[inner](MLP(sizes, seed=seed, **network), seed=seed, **(knobs or {}))
+    rule = rules.ALL[rule_class](MLP(sizes, seed=seed, **network), seed=seed, **written, **(knobs or {}))
     return rule if inner == name else FrozenHidden(rule)
+
+
+def _read_call(text):
+    """("Name", {keyword: value}) of "Name" or "Name(keyword=value, …)"."""
+    try:
+        call = ast.parse(text, mode="eval").body
+        function = call.func if isinstance(call, ast.Call) else call
+        keywords = call.keywords if isinstance(call, ast.Call) else []
+        return ast.unparse(function), {k.arg: ast.literal_eval(k.value) for k in keywords}
+    except (SyntaxError, ValueError):
+        return text, {}
 
 
 def run_cell(name, sizes, lr, seed, dataset="mnist", limit=None, test=False, network=None, knobs=None, **training):
@@ -68,7 +82,7 @@ def run_cell(name, sizes, lr, seed, dataset="mnist", limit=None, test=False, net
     facts = {
         "rule": name,
         "dataset": data.name,
-        "sizes": "-".join(map(str, sizes)),
+        "sizes": " ".join(["-".join(map(str, sizes)), *(network or {}).values()]),  # "784-500-10 tanh"
         "seed": seed,
         "lr": rule.lr if lr is None else lr,
         "noise": noise,

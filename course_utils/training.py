@@ -21,6 +21,7 @@ def train(rule, data, *, progress=True, **settings):
     schedule: a factor on lr, "one_cycle" (up over the first tenth, then a cosine down to 0), "constant",
     "exponential" (down to 1 %) or [(samples, factor), …].
     input_noise=0.0, activity_noise=0.0: std of Gaussian noise on pixels, on hidden pre-activations; like lr.
+    knobs: {name: number or [(samples, value), …]} for the rule's `live_knobs`, as for lr.
     eval_every, probe_every: in samples. Evaluation defaults to once an epoch, probes (the angle of `.grad` to the
     true gradient of the same batch) to never.
     seed=0: order of the batches and the noise. stop_after: end after that many samples, the schedule being that of
@@ -45,7 +46,7 @@ def train(rule, data, *, progress=True, **settings):
 
 def steps(
     rule, data, epochs=5, lr=None, batch_size=128, optimizer="sgd", momentum=0.9, schedule="one_cycle",
-    input_noise=0.0, activity_noise=0.0, eval_every=None, probe_every=0, seed=0, stop_after=None,
+    input_noise=0.0, activity_noise=0.0, knobs=None, eval_every=None, probe_every=0, seed=0, stop_after=None,
 ):  # fmt: skip
     """Generator behind `train`: yields the run's `History` before the first and after every step. Closing it stops."""
     lr = rule.lr if lr is None and isinstance(optimizer, str) else lr
@@ -57,6 +58,7 @@ def steps(
     order_generator = torch.Generator().manual_seed(seed)  # on the CPU: the same batches on every device
     noise_generator = torch.Generator(device).manual_seed(seed + 3_000_017)  # none of the rule's or the network's
     history = History(settings, len(data.x_train))
+    _set_knobs(rule, knobs, 0)
     losses: list[torch.Tensor] = []
     angles: list[list[float]] = []
     if probe_every:
@@ -77,6 +79,7 @@ def steps(
             factor = _factor(schedule, history.steps / history.planned, history.samples)
             for group, own in zip(opt.param_groups, own_lrs, strict=True):
                 group["lr"] = factor * (own if lr is None else value_at(lr, history.samples))
+            _set_knobs(rule, knobs, history.samples)
             probe_due = history.passes(probe_every, len(batch))
             reference = _probe(history, true_gradient, net, x, y) if probe_due else None
             net.activity_noise = value_at(activity_noise, history.samples)
@@ -135,6 +138,11 @@ def _step(rule, x, y, optimizer, estimates):
     if not isinstance(loss, torch.Tensor) or loss.ndim:
         raise ValueError(f"{type(rule).__name__} returned {loss!r}; backward and step return the loss, a 0-d tensor")
     return loss.detach()
+
+
+def _set_knobs(rule, knobs, samples):
+    for name, schedule in (knobs or {}).items():
+        setattr(rule, name, value_at(schedule, samples))
 
 
 def value_at(schedule, samples):

@@ -79,7 +79,7 @@ def ends(slider):
 
 def repeat(lab, data):
     """Run the code that the playground shows; what it leaves behind."""
-    names = {"cu": cu, "data": data, "Knobby": Knobby}
+    names = {"cu": cu, "data": data, "Knobby": Knobby, "Live": Live}
     exec(lab.run_code, names)
     return names
 
@@ -152,6 +152,31 @@ def test_live_sliders_act_and_the_code_repeats_the_run_bit_for_bit(lab, data):
     assert history.status == "stopped" and "stopped after 800 samples" in lab.status.value
     lab.sliders["lr"].value = 1.0  # too late for this run
     assert history.settings["lr"] == [(0, 0.1), (528, 0.02)]
+
+
+class Live(Knobby):
+    """Its gain may move while it trains."""
+
+    live_knobs = ("gain",)
+
+
+def test_a_live_knob_acts_at_once_and_the_code_repeats_the_move(data):
+    lab = cu.playground(Live, data=data)
+    columns = lab.widget.children[0].children
+    assert lab.sliders["gain"] in columns[0].children and lab.sliders["leak"] in columns[1].children
+    lab.run_steps(5)
+    assert lab.rule.gain == 1.0 and "knobs={'gain': 1.0}" in lab.run_code
+    lab.sliders["gain"].value = 3.0
+    lab.run_steps(2)
+    assert lab.rule.gain == 3.0 and "knobs={'gain': [(0, 1.0), (528, 3.0)]}" in lab.run_code
+    assert_repeated(lab, data)
+
+
+def test_training_arguments_reach_the_run_and_its_code(data):
+    lab = cu.playground(cu.rules.Backprop, data=data, training={"optimizer": "adam", "batch_size": 50})
+    assert lab.run_steps(4).samples == 200
+    assert "optimizer='adam'" in lab.run_code and "batch_size=50" in lab.run_code
+    assert_repeated(lab, data)
 
 
 def test_code_repeats_a_finished_run_of_a_course_rule(data):

@@ -1,7 +1,11 @@
 """Sweeps: the stored tables hold what a single run gives, in one schema."""
 
 import datetime
+import importlib.util
+import json
 import platform
+from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -11,6 +15,7 @@ import course_utils as cu
 from course_utils import sweeps
 from course_utils.history import COLUMNS
 
+PATH = Path(__file__).parent.parent / "tools" / "results.py"
 SIZES = [784, 16, 10]
 SETTINGS = {"dataset": "digits", "batch_size": 64, "epochs": 2}
 CONTRACT = [
@@ -110,6 +115,19 @@ def test_make_rule_makes_the_rule_and_its_control():
             sweeps.make_rule(unknown, SIZES, 0)
 
 
+def test_a_rule_is_written_as_a_call():
+    rule = sweeps.make_rule("FrozenHidden(FeedbackAlignment(feedback_scale=0.0))", SIZES, 2)
+    assert isinstance(rule, cu.FrozenHidden) and not rule.rule.feedback_weights[1].any()
+    assert sweeps.make_rule("FeedbackAlignment(feedback_scale=0.0)", SIZES, 2).title == "Feedback alignment"
+    for bad in ("FeedbackAlignment(", "FeedbackAlignment(feedback_scale=open('x'))", "1 + 1", ""):
+        with pytest.raises(ValueError, match="use one of"):
+            sweeps.make_rule(bad, SIZES, 0)
+    frame = sweeps.run_cell(
+        "FeedbackAlignment(feedback_scale=0.5)", SIZES, 0.1, 0, limit=200, network={"activation": "tanh"}, **SETTINGS
+    )
+    assert set(frame.rule) == {"FeedbackAlignment(feedback_scale=0.5)"} and set(frame.sizes) == {"784-16-10 tanh"}
+
+
 def test_stored_results_are_read_or_said_to_be_missing(tmp_path, monkeypatch):
     monkeypatch.setattr(sweeps, "RESULTS", tmp_path)
     for number in (6, "06"):
@@ -117,3 +135,26 @@ def test_stored_results_are_read_or_said_to_be_missing(tmp_path, monkeypatch):
             cu.stored_results(number)
     pd.DataFrame({"rule": ["Backprop"], "val_accuracy": [0.97]}).to_csv(tmp_path / "06.csv", index=False)
     assert cu.stored_results(6).equals(cu.stored_results("06")) and cu.stored_results(6).val_accuracy[0] == 0.97
+
+
+def test_the_tool_measures_the_blocks_of_a_lesson(tmp_path, monkeypatch, capsys):
+    (tmp_path / "lessons").mkdir()
+    (tmp_path / "results").mkdir()
+    block = {"rules": ["Backprop"], "sizes": SIZES, "seeds": 2, "epochs": 1, "batch_size": 64}
+    block |= {"dataset": "digits", "search_images": 600}
+    blocks = [{**block, "lrs": [0.05, 0.1]}, {**block, "lrs": [0.3], "network": {"activation": "tanh"}}]
+    lesson = f"---\nlesson: {json.dumps({'results': blocks})}\n---\n"
+    (tmp_path / "lessons" / "99_test.md").write_text(lesson)
+    spec = importlib.util.spec_from_file_location("results", PATH)
+    results = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(results)
+    monkeypatch.setattr(results, "ROOT", tmp_path)
+    monkeypatch.setattr(cu, "load_dataset", lambda name: SimpleNamespace(is_fallback=False))
+    results.main("99")
+    table, search = (pd.read_csv(tmp_path / "results" / name) for name in ("99.csv", "99_lr.csv"))
+    last = table.dropna(subset=["test_accuracy"])
+    assert list(table.columns) == list(search.columns) == sweeps.SCHEMA
+    assert list(last.sizes) == 2 * ["784-16-10"] + 2 * ["784-16-10 tanh"] and list(last.seed) == [0, 1, 0, 1]
+    assert set(last.lr[-2:]) == {0.3} and set(last.lr[:2]) <= {0.05, 0.1}
+    assert set(search.lr) == {0.05, 0.1} and search.test_accuracy.isna().all()
+    assert "chosen on validation" in capsys.readouterr().out

@@ -376,6 +376,48 @@ REPEATED = [
 ]
 
 
+class Scaled(FeedbackAlignment):
+    """A rule with a knob that may move while it trains."""
+
+    live_knobs = ("gain",)
+    gain = 1.0
+
+    def backward(self, x, y):
+        loss = super().backward(x, y)
+        for p in self.net.parameters():
+            p.grad *= self.gain
+        return loss
+
+
+def test_live_knobs_follow_their_schedule():
+    seen = []
+
+    class Seen(Scaled):
+        def backward(self, x, y):
+            seen.append(self.gain)
+            return super().backward(x, y)
+
+    rule, history = train(new_rule(Seen), knobs={"gain": [(0, 0.5), (50, 2.0)]}, epochs=1, probe_every=16)
+    assert seen[0] == 0.5  # the probe of the untrained rule meets the first value too
+    assert seen[1:5] == 4 * [0.5] and set(seen[5:]) == {2.0} and rule.gain == 2.0
+    again = new_rule(Seen)
+    repeat(history, again)
+    assert "knobs={'gain': [(0, 0.5), (50, 2.0)]}" in history.call and same_weights(rule, again)
+    halved, full = (train(new_rule(Scaled), knobs={"gain": gain}, lr=lr)[0] for gain, lr in ((0.5, 0.2), (1.0, 0.1)))
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(halved.parameters(), full.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("knobs", [{"gain": -1.0}, {"gain": [(5, 1.0)]}, {"gain": "big"}, {"lr": 0.1}])
+def test_knobs_that_cannot_move_are_refused(knobs):
+    with pytest.raises(ValueError, match=next(iter(knobs))):
+        train(new_rule(Scaled), knobs=knobs)
+
+
+def test_a_knob_that_is_not_live_is_refused_by_name():
+    with pytest.raises(ValueError, match="feedback_scale is no live knob of Feedback alignment"):
+        train(new_rule(FeedbackAlignment), knobs={"feedback_scale": 2.0})
+
+
 @pytest.mark.parametrize("stop_at", [None, 4, 17])
 @pytest.mark.parametrize("settings", REPEATED)
 def test_the_call_repeats_the_run_also_a_stopped_one(settings, stop_at):
