@@ -9,10 +9,13 @@ HAND_WRITTEN := course_utils tools tests
 export OMP_WAIT_POLICY ?= passive
 export GOMP_SPINCOUNT ?= 2000
 
+# Two files at once, one thread each: on two cores quicker than one file on two threads.
+TWO_AT_ONCE := -n 2 --dist loadfile
+
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help .venv data lab test lint types spelling check-build unit notebooks-test browser \
-        build lesson results figures bench lock clean
+.PHONY: help .venv data lab test lint types spelling check-build binder unit notebooks-test browser \
+        build lesson results figures bench cost lock clean
 
 # An environment made in another folder (the clone was moved), or whose Python has gone, counts as missing.
 $(shell { [ "$$(cat $(STAMP))" = "$$(pwd -P)" ] && $(PY) -c ''; } >/dev/null 2>&1 || rm -f $(STAMP))
@@ -33,7 +36,7 @@ lab: data        ## open JupyterLab at the first lesson
 	 root=; if [ "$$(id -u)" = 0 ]; then root=--allow-root; fi; \
 	 exec $(PY) -m jupyter lab $$root --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url="/lab/tree/$$1" $(LAB_ARGS)
 
-test: lint types spelling check-build data unit notebooks-test browser  ## everything a reviewer needs
+test: lint types spelling check-build data binder unit notebooks-test browser  ## everything a reviewer needs
 	@echo "[test] all passed"
 
 lint: $(STAMP)   ## part of test: ruff on code and notebooks
@@ -53,19 +56,23 @@ check-build: $(STAMP)  ## part of test: notebooks and rules agree with the lesso
 	@echo "[check-build] are notebooks/ and course_utils/rules/ in step with lessons/?"
 	@$(PY) tools/build.py --check
 
+binder: $(STAMP)  ## part of test: repo2docker's dry run, and what the image would run
+	@echo "[binder] repo2docker, without building"
+	@$(PY) -m pytest tests/test_binder.py
+
 unit: $(STAMP)   ## part of test: the package and the science
 	@echo "[unit] pytest: the package, the science, the tools"
-	@$(PY) -m pytest tests -m "not browser"
+	@OMP_NUM_THREADS=1 $(PY) -m pytest tests -m "not browser and not binder" $(TWO_AT_ONCE)
 
 # CI=true makes a failed check in a lesson an error; IPYTHONDIR brings in the hook that surfaces swallowed ones.
 notebooks-test: $(STAMP)  ## part of test: run every notebook from top to bottom
-	@echo "[notebooks-test] nbval: every notebook, one after another, on two threads"
-	@CI=true OMP_NUM_THREADS=2 IPYTHONDIR="$(CURDIR)/tests/ipython" $(PY) -m pytest notebooks \
-	  --nbval-lax --nbval-current-env --nbval-cell-timeout 180 --durations=5
+	@echo "[notebooks-test] nbval: every notebook from top to bottom"
+	@CI=true OMP_NUM_THREADS=1 IPYTHONDIR="$(CURDIR)/tests/ipython" $(PY) -m pytest notebooks \
+	  --nbval-lax --nbval-current-env --nbval-cell-timeout 180 --durations=5 $(TWO_AT_ONCE)
 
 browser: $(STAMP)  ## part of test: drive JupyterLab in a headless Chromium
 	@echo "[browser] JupyterLab in headless Chromium"
-	@$(PY) -m pytest tests -m browser
+	@OMP_NUM_THREADS=1 $(PY) -m pytest tests/test_browser.py -m browser -rs --durations=5 -n 2
 
 build: $(STAMP)  ## lessons/*.md to notebooks/ and course_utils/rules/
 	@echo "[build] notebooks and rules from lessons"
@@ -90,6 +97,10 @@ figures: $(STAMP)  ## draw lessons/figures/*.svg
 bench: $(STAMP)  ## measure speed, print one table
 	@echo "[bench] timing; keep the machine quiet"
 	@$(PY) tools/bench.py
+
+cost: $(STAMP)   ## measure every lesson's time and memory (one: make cost N=06)
+	@echo "[cost] running the lessons; keep the machine quiet"
+	@$(PY) tools/lessons_cost.py $(N)
 
 # Pins already there are kept; `make lock LOCK_ARGS=--upgrade` takes the newest of everything.
 lock: $(STAMP)   ## pin requirements.lock anew from pyproject.toml (needs uv)

@@ -15,6 +15,7 @@ from course_utils.exercises import check, check_update
 from course_utils.history import History
 from course_utils.network import MLP
 from course_utils.playground import playground
+from course_utils.report import environment
 from course_utils.rule import FrozenHidden, Rule
 from course_utils.sweeps import stored_results
 from course_utils.training import evaluate, train
@@ -26,6 +27,7 @@ __all__ = [
     "Rule",
     "check",
     "check_update",
+    "environment",
     "evaluate",
     "load_dataset",
     "metrics",

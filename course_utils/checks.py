@@ -26,8 +26,9 @@ def check_labels(y, classes):
 
 
 def check_noise(noise, a):
-    """Raise ValueError unless noise has the shape of the pre-activations it is added to."""
-    if noise.shape != a.shape:
+    """Raise ValueError unless noise has the shape of the pre-activations it is added to, or that for many draws."""
+    alike = noise.shape == a.shape or min(noise.ndim, a.ndim) == 2
+    if not alike or noise.shape[-2:] != a.shape[-2:] or noise.ndim > 3:
         raise ValueError(f"noise has shape {tuple(noise.shape)}; this layer's pre-activations {tuple(a.shape)}")
 
 

@@ -89,17 +89,23 @@ def _decode(folder: Path | None) -> list[torch.Tensor]:
     return [x[:1297], y[:1297], x[1297:1497], y[1297:1497], x[1497:], y[1497:]]
 
 
+def folders(name: str) -> list[Path]:
+    """Where the four files of a dataset are looked for, in this order; downloads go to the last."""
+    repository = Path(__file__).resolve().parent.parent
+    own = (repository if (repository / "lessons").is_dir() else Path.cwd()) / "data" / SOURCES[name] / "raw"
+    given = os.environ.get("COURSE_DATA")
+    return [Path(given).expanduser().absolute() / SOURCES[name] / "raw", own] if given else [own]
+
+
 def _find_or_download(name: str) -> Path | None:
     """The folder with the four checked files; None for digits, and after a banner when there is no way."""
     if name == "digits":
         return None
     if name not in SOURCES:
         raise ValueError(f'unknown dataset {name!r}: choose "mnist", "fashion_mnist", "kmnist" or "digits"')
-    repository = Path(__file__).resolve().parent.parent
-    own = (repository if (repository / "lessons").is_dir() else Path.cwd()) / "data" / SOURCES[name] / "raw"
-    given = os.environ.get("COURSE_DATA")
-    folders = [Path(given).expanduser().absolute() / SOURCES[name] / "raw", own] if given else [own]
-    for folder in folders:
+    looked_in = folders(name)
+    own = looked_in[-1]
+    for folder in looked_in:
         present = [file for file in FILES if os.path.isfile(folder / file)]
         if len(present) == len(FILES) or (present and folder != own):  # a download fills gaps in our own
             _check_folder(folder, name)
@@ -116,7 +122,7 @@ def _find_or_download(name: str) -> Path | None:
         _check_folder(own, name)  # raises, and names the file that is missing
     print(f"""{"=" * 100}
 WARNING: "{name}" IS NOT HERE. You get "digits" instead, 1,797 small images: no accuracy is one on {name}.
-Looked in: {", ".join(map(str, folders))}
+Looked in: {", ".join(map(str, looked_in))}
 Then tried to download it: {_failed[name]}
 To fix: put {", ".join(FILES)}
 into {own} (or set COURSE_DATA to a folder with {SOURCES[name]}/raw); or go online; restart.

@@ -1,4 +1,4 @@
-"""One line that settles device, seeds and threads, and an environment report for bug reports."""
+"""One line that settles device, seeds and threads."""
 
 import random
 

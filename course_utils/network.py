@@ -24,6 +24,11 @@ LOSSES = ("cross_entropy", "squared_error")
 INITS = ("gaussian", "uniform")
 
 
+def _linear(h, w, b):
+    """h Wᵀ + b; where w is (draws, out, in) and b (draws, out), to each draw its own."""
+    return F.linear(h, w, b) if w.ndim == 2 else torch.matmul(h, w.mT) + b.unsqueeze(1)
+
+
 class MLP(nn.Module):
     """A fully connected network of the given layer sizes, for example [784, 256, 10].
 
@@ -78,12 +83,14 @@ class MLP(nn.Module):
         """Outputs (batch, classes): logits under cross entropy, ŷ under squared error."""
         return self.activations(x)[-1]
 
-    def activations(self, x, weights=None, biases=None, noise=None):
+    def activations(self, x, weights=None, biases=None, noise=None, first=None):
         """All layers' activities [h_0 = x, h_1, …, output], each (batch, units).
 
-        weights, biases: lists to use instead of the network's own. noise: one tensor a layer, (batch, units),
-        added to the pre-activations, on top of the activity noise of training. Raises ValueError for an x that
-        the network cannot take and for noise of another shape.
+        weights, biases: lists to use instead of the network's own; a (draws, out, in) tensor with its (draws, out)
+        makes that many passes in one, (draws, batch, units). noise: one tensor a layer, (batch, units),
+        added to the pre-activations, on top of the activity noise of training; or (draws, batch, units), for that
+        many passes in one. first: the pre-activations of layer 1, where they are known, saves their product.
+        Raises ValueError for an x that the network cannot take and for noise of another shape.
         """
         x = self.check_input(x)
         weights = self.weights if weights is None else weights
@@ -91,7 +98,7 @@ class MLP(nn.Module):
         activity_noise = self._draw_activity_noise(x) if self.activity_noise else [None] * self.depth
         h = [x]
         for l, (w, b) in enumerate(zip(weights, biases, strict=True)):
-            a = F.linear(h[-1], w, b)
+            a = _linear(h[-1], w, b) if l or first is None else first
             for added in (activity_noise[l], None if noise is None else noise[l]):
                 if added is not None:
                     check_noise(added, a)

@@ -24,7 +24,21 @@ BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PURPLE = (
     "#CC79A7",
 )
 GREY = "#7F7F7F"
-STYLES = {"Backprop": (BLACK, "-"), "Frozen hidden": (GREY, ":"), "Feedback alignment": (BLUE, "--")}
+STYLES = {
+    "Backprop": (BLACK, "-"),
+    "Frozen hidden": (GREY, ":"),
+    "Feedback alignment": (BLUE, "--"),
+    "Direct feedback alignment": (GREEN, (0, (5, 1))),
+    "Error-sign DFA": (SKY, ":"),
+    "Direct random target projection": (ORANGE, (0, (3, 1, 1, 1))),
+    "Kolen–Pollack": (RED, "-."),
+    "Weight perturbation": (RED, (0, (3, 1, 1, 1))),
+    "Weight forward gradient": (RED, ":"),
+    "Node perturbation": (GREEN, "-."),
+    "Activity forward gradient": (PURPLE, "--"),
+    "Softmax regression": (ORANGE, "-."),
+    "Tilted feedback": (SKY, (0, (5, 1))),
+}
 _OTHERS = [(RED, "-."), (GREEN, (0, (5, 1))), (ORANGE, (0, (3, 1, 1, 1))), (PURPLE, "--"), (SKY, "-")]
 LAYER_STYLES = [(BLUE, "-"), (RED, "--"), (GREEN, "-."), (PURPLE, ":"), (ORANGE, "-"), (SKY, "--")]
 PALE = [(ORANGE, "--"), (GREEN, "-."), (PURPLE, ":"), (SKY, (0, (5, 1)))]  # earlier runs

@@ -1,6 +1,7 @@
 """tools/bench.py: the table it makes, and the operation count behind its bound."""
 
 import importlib.util
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def test_operation_count_is_what_a_step_really_multiplies(bench, sizes):
     x, y = torch.rand(8, sizes[0]), torch.randint(sizes[-1], (8,))
     for entry in bench.ENTRIES:
         products = entry.products(sizes, 8)
-        step = bench.rule_step(bench.Entry(entry.rule, sizes, 8), torch.device("cpu"))
+        step = bench.rule_step(replace(entry, sizes=sizes, batch=8), torch.device("cpu"))
         for call in (bench.bare_products(products, "cpu"), partial(step, x, y)):
             with FlopCounterMode(display=False) as counted:
                 call()
@@ -45,11 +46,20 @@ def test_table(bench):
     table = bench.run(entries, rounds=2, repeats=1, epochs=1, batches=2, processes=0)
     assert list(table.columns) == bench.COLUMNS
     assert {"step", *bench.GOALS} - set(table.measure) <= {"DataLoader / train"}  # that one needs MNIST
-    assert set(table.rule) == {"Backprop"}
+    assert set(table.rule) == {"Backprop", ""} and table.measure[table.rule == ""].tolist() == ["matmul rate"]
+    assert table.unit[table.measure == "matmul rate"].tolist() == ["GFLOP/s"]
     assert (table.goal[table.measure.isin(bench.GOALS)] != "").all()
     assert (pd.to_numeric(table.cpu) > 0).all()
     if not torch.cuda.is_available():
         assert set(table.gpu) == {"no GPU here"}
+
+
+def test_matmul_rate_counts_what_is_multiplied(bench, monkeypatch):
+    with FlopCounterMode(display=False) as counted:
+        torch.mm(*torch.randn(2, 64, 64))
+    monkeypatch.setattr(bench, "seconds", lambda call, repeats, device: call() is None or 0.5)
+    rates = bench.measure_matmul(torch.device("cpu"), rounds=3, width=64)
+    assert rates == {("matmul rate", ""): [pytest.approx(counted.get_total_flops() / 0.5 * 1e-9)] * 3}
 
 
 def test_median_and_spread(bench):

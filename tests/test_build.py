@@ -2,8 +2,11 @@
 
 import importlib.util
 import json
+import shutil
+import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import nbformat
 import pytest
@@ -113,7 +116,7 @@ def test_notebook_is_clean_valid_and_byte_stable(tree):
         "language_info": {"name": "python"},
     }
     for cell in notebook["cells"]:
-        assert set(cell["metadata"]) <= {"tags"}
+        assert set(cell["metadata"]) <= {"tags"} or cell["id"] == "on-colab"
         if cell["cell_type"] == "code":
             assert cell["outputs"] == [] and cell["execution_count"] is None
     assert not (tree / "notebooks/_template.ipynb").exists()
@@ -193,6 +196,58 @@ def test_exported_module_is_the_export_cells(tree):
     assert not (tree / "course_utils/rules/measuring.py").exists()
 
 
+def colab(root, name=NB):
+    """The one cell that the build itself writes."""
+    (cell,) = [cell for cell in cells(root, name) if cell.id == "on-colab"]
+    return cell
+
+
+def test_install_cell_follows_the_title_of_every_notebook(tree):
+    assert run(tree) == 0
+    for name in (NB, "notebooks/02_measuring.ipynb"):
+        title, second = cells(tree, name)[:2]
+        assert title.source.startswith("# ") and second == colab(tree)
+    assert colab(tree).metadata == {"tags": ["setup", "hide-input"], "jupyter": {"source_hidden": True}}
+    assert set(colab(tree).metadata.tags) <= build.TAGS
+    assert 'address, course = "https://github.com/someone/course", "/content/course"' in colab(tree).source
+    assert max(map(len, colab(tree).source.splitlines())) <= 100
+
+
+def test_install_cell_does_nothing_outside_colab(tree, monkeypatch):
+    run(tree)
+    monkeypatch.delitem(sys.modules, "google.colab", raising=False)
+    monkeypatch.setattr(subprocess, "run", None)
+    before, path, folder = set(sys.modules), list(sys.path), Path.cwd()
+    namespace: dict = {}
+    exec(colab(tree).source, namespace)
+    assert set(namespace) - {"__builtins__"} == {"sys"}
+    assert (set(sys.modules), sys.path, Path.cwd()) == (before, path, folder)
+
+
+def test_install_cell_fetches_the_course_on_colab(tree, monkeypatch, tmp_path):
+    """In a world where google.colab is imported, /content is a folder of ours, and git and pip are listened to."""
+    run(tree)
+    calls: list = []
+
+    def listen(command, check):
+        calls.append(command)
+        assert check
+        if command[0] == "git":
+            assert command[1] == "clone" and command[-2] == "https://github.com/someone/course"
+            shutil.copytree(tree / "notebooks", f"{command[-1]}/notebooks")
+
+    course = str(tmp_path / "content" / "course")
+    monkeypatch.setitem(sys.modules, "google.colab", ModuleType("google.colab"))
+    monkeypatch.setattr(subprocess, "run", listen)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):  # a learner may run it twice
+        exec(colab(tree).source.replace("/content/course", course), {})
+        assert Path.cwd() == Path(course, "notebooks") and sys.path[0] == course
+        assert [command[0] for command in calls] == ["git", sys.executable]
+    assert calls[1][1:] == ["-m", "pip", "install", "--quiet", "--no-deps", "-e", course]
+
+
 def test_parts_of_each_kind(tree):
     write(tree, "lessons/28_all.md", lesson_text(SYNTHESIS, "synthesis"))
     free = {"title": "# T", "play": "Play.", "objectives": "O.", "toy": "Toy.", "question": "Q?", "sum": "S."}
@@ -265,6 +320,7 @@ FAULTS = {
     "relative": (dict(rule="R.\n\n" + code("from . import x", "export")), "(rule)", "relative import"),
     "root": (dict(rule="R.\n\n" + code("import course_utils as cu", "export")), "(rule)", "package root"),
     "from root": (dict(rule="R.\n\n" + code("from course_utils import x", "export")), "(rule)", "package root"),
+    "for Colab": (dict(facts="F.\n\n" + code("'google.colab'")), "cell 12 (facts)", "a cell for Colab"),
     "magic": (dict(rule="R.\n\n" + code("%time 1", "export")), "cell 8 (rule)", "does not compile"),
 }
 

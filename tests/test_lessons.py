@@ -17,6 +17,99 @@ FUNCTION = re.compile(r"^def (my_\w+)", re.M)
 
 # What learners write instead: (in the solution, instead of it). The general mistakes below come on top.
 SLIPS = {
+    "my_estimate": [
+        ("(2 * std)", "std"),
+        ("(2 * std)", "(2 * std**2)"),
+        ("(plus - minus)", "(minus - plus)"),
+        ("(plus - minus)", "plus"),
+        (".mean(0)", ".sum(0)"),
+        ("(slopes[:, None, None] * psi).mean(0)", "slopes.mean() * psi.mean(0)"),
+        ("slopes[:, None, None] * psi", "slopes * psi"),  # stops with an error
+    ],
+    "my_rms_cosine": [
+        ("(cosines**2).mean().sqrt()", "cosines.mean()"),
+        ("(cosines**2).mean().sqrt()", "cosines.abs().mean()"),
+        (".mean().sqrt()", ".mean()"),
+        (".mean().sqrt()", ".sum().sqrt()"),
+        ("norm(dim=1)", "norm()"),
+        (" * gradient.norm()", ""),
+    ],
+    "my_output_update": [
+        (" / len(error)", ""),
+        ("error.T @ activity", "activity.T @ error"),
+        ("error.T @ activity", "-error.T @ activity"),
+        ("len(error)", "error.shape[1]"),
+        ("error.T @ activity", "error @ activity"),  # stops with an error
+    ],
+    "my_angle": [
+        ("torch.rad2deg(torch.arccos(cosine))", "torch.arccos(cosine)"),  # radians
+        ("torch.rad2deg(torch.arccos(cosine))", "cosine"),
+        ("arccos", "arcsin"),
+        (" / (update.norm() * reference.norm())", ""),
+        ("(update.norm() * reference.norm())", "(update.norm() * update.norm())"),
+        ("(update * reference).sum()", "(update * reference).mean()"),
+        ("(update * reference).sum()", "(update @ reference).sum()"),  # stops with an error
+    ],
+    "my_variance": [
+        ("draws.var(0)", "draws.var(0, correction=0)"),
+        ("draws.var(0)", "draws.std(0)"),
+        ("draws.var(0)", "draws.var(1)"),
+        (".sum()", ".mean()"),
+        ("gradient.dot(gradient)", "gradient.norm()"),
+        (" / gradient.dot(gradient)", ""),
+        ("draws.var(0).sum()", "(draws - gradient).pow(2).mean(0).sum()"),  # the bias is in it
+    ],
+    "my_squared_bias": [
+        (" - variance", ""),
+        (" / len(draws)", ""),
+        (" / gradient.dot(gradient)", ""),
+        ("draws.mean(0)", "draws.mean(1, keepdim=True)"),
+        (" - variance", " + variance"),
+        ("sum() - variance)", "sum() - variance).clamp(min=0)"),  # never below zero
+        ("gradient.dot(gradient)", "gradient.norm()"),
+        ("draws.mean(0) - gradient", "draws - gradient"),
+    ],
+    "my_hidden_delta": [
+        (" * (1 - h * h)", ""),
+        ("(1 - h * h)", "h * (1 - h)"),
+        ("(1 - h * h)", "(1 - a * a)"),
+        ("(delta_above @ weights)", "-(delta_above @ weights)"),
+        ("torch.tanh(a)", "a"),
+        ("delta_above @ weights", "delta_above @ weights.T"),  # stops with an error
+    ],
+    "my_output_delta": [
+        (" / len(a)", ""),
+        ("torch.sigmoid(a) - y", "y - torch.sigmoid(a)"),
+        ("torch.sigmoid(a)", "a"),
+        ("(torch.sigmoid(a) - y)", "(torch.sigmoid(a) - y) * torch.sigmoid(a) * (1 - torch.sigmoid(a))"),
+        ("(torch.sigmoid(a) - y)", "(torch.sigmoid(a) - y) ** 2"),
+    ],
+    "my_tilt": [
+        (" - (random * weights).sum() / (weights * weights).sum() * weights", ""),
+        (" / (weights * weights).sum()", ""),
+        ("across * weights.norm() / across.norm()", "across"),
+        ("torch.cos(theta) * weights + torch.sin", "torch.sin(theta) * weights + torch.cos"),
+        ("torch.sin(theta)", "torch.sin(theta * torch.pi / 180)"),
+        ("+ torch.sin(theta)", "- torch.sin(theta)"),
+    ],
+    "my_node_update": [
+        (" / std**2", " / std"),
+        (" / std**2", ""),
+        (" / len(h)", ""),
+        ("change[:, None] * noise", "change.mean() * noise"),
+        ("change[:, None] * noise", "noise"),
+        ("delta.T @ h", "h.T @ delta"),
+        ("change[:, None]", "-change[:, None]"),
+        ("change[:, None]", "change"),  # stops with an error
+    ],
+    "my_shared_mean": [
+        ("torch.outer(delta.mean(0), h.mean(0))", "delta.T @ h / len(h)"),
+        ("torch.outer(delta.mean(0), h.mean(0))", "torch.outer(h.mean(0), delta.mean(0))"),
+        ("h.mean(0)", "h.sum(0)"),
+        ("delta.mean(0)", "delta.sum(0)"),
+        ("delta.mean(0)", "delta[0]"),
+        ("delta.mean(0)", "delta.mean(1)"),
+    ],
     "my_hidden_update": [
         (" * (1 - h * h)", ""),
         (" / len(x)", ""),
@@ -27,12 +120,46 @@ SLIPS = {
         ("len(x)", "x.shape[1]"),
         ("torch.tanh(x @ weights.T)", "torch.tanh(x @ weights)"),  # stops with an error
     ],
+    "my_direct_delta": [
+        (" * (1 - h * h)", ""),
+        (" / len(error)", ""),
+        ("torch.tanh(a)", "a"),
+        ("(error @ feedback)", "-(error @ feedback)"),
+        ("(1 - h * h)", "(1 - h)"),
+        ("len(error)", "error.shape[1]"),
+        ("(error @ feedback)", "(error @ feedback.T)"),  # stops with an error
+    ],
+    "my_target_update": [
+        ("-(target", "(target"),
+        (" * (1 - h * h)", ""),
+        (" / len(x)", ""),
+        ("delta.T @ x", "x.T @ delta"),
+        ("torch.tanh(x @ weights.T)", "x @ weights.T"),
+        ("len(x)", "x.shape[1]"),
+    ],
     "my_share_helped": [
         (".sum(1)", ".sum(0)"),
         ("(agreement > 0)", "(agreement < 0)"),
         (".mean()", ".sum()"),
         ("(error @ feedback)", "(error @ weights)"),
         ("(agreement > 0).to(error.dtype)", "agreement"),
+    ],
+    "my_feedback_step": [
+        ("(1 - decay) * (feedback - lr * change)", "(1 - decay) * feedback - lr * change"),
+        ("(1 - decay) * (feedback - lr * change)", "(1 - lr * decay) * feedback - lr * change"),
+        ("(feedback - lr * change)", "(feedback + lr * change)"),
+        ("(1 - decay)", "decay"),
+        ("(1 - decay) * ", ""),
+        (" / len(h)", ""),
+        ("error.T @ h", "h.T @ error"),  # stops with an error
+        ("lr * change", "change"),
+        ("len(h)", "h.shape[1]"),
+    ],
+    "my_decay_for": [
+        ("1 - 0.5 ** (1 / half_life)", "0.5 ** (1 / half_life)"),
+        ("1 - 0.5 ** (1 / half_life)", "0.6931471805599453 / half_life"),
+        ("(1 / half_life)", "half_life"),
+        ("0.5", "2"),
     ],
 }
 

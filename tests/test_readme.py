@@ -11,13 +11,22 @@ README = (Path(__file__).parent.parent / "README.md").read_text()
 
 
 def test_the_example_of_a_rule_of_ones_own_runs(monkeypatch, capsys):
-    (code,) = [block for block in re.findall(r"```python\n(.*?)```", README, re.S) if "cu.setup" in block]
-    digits = cu.load_dataset("digits")
+    (code,) = [block for block in re.findall(r"```python\n(.*?)```", README, re.S) if "(cu.Rule)" in block]
+    assert len([line for line in code.splitlines() if line.strip()]) <= 15
+    digits = cu.load_dataset("digits", device="cpu")
     monkeypatch.setattr(cu, "load_dataset", lambda name: digits)
     namespace = {}
     exec(code, namespace)
     assert namespace["history"].status == "done"
+    assert namespace["history"].frame.val_accuracy.iloc[-1] > 0.5  # of ten digits, and after ten steps
     assert "bias" in capsys.readouterr().out
+    lab = namespace["lab"]
+    assert lab.run_steps(3).samples > 0 and lab.error is None
+    # What the text says of it: unbiased, with a variance of 1.
+    rule, data = namespace["rule"], namespace["data"]
+    last = cu.metrics.gradient_statistics(rule, data.x_train[:100], data.y_train[:100], draws=200).iloc[-1]
+    assert abs(last.projection - 1) < 4 * last.projection_se
+    assert abs(last.variance - 1) < 4 * last.variance_se
 
 
 def test_the_quoted_accuracies_are_those_of_the_stored_table():

@@ -12,7 +12,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import pandas as pd
@@ -22,16 +22,19 @@ from torch import nn
 
 import course_utils as cu
 from course_utils.data import _find_or_download
+from course_utils.rules.weight_perturbation import AT_ONCE
 from course_utils.sweeps import RESULTS, provenance
 from course_utils.training import _make_optimizer
 
 LR = 1e-3  # small: the timed steps see one batch again and again, and the weights must stay ordinary numbers
 GOALS = {"step / bare products": "≤ 1.6", "step / autograd": "≤ 0.9", "DataLoader / train": "≥ 5"}
+GOAL_OF_TRIES = "≤ 2"  # of step / bare products, for rules that try and see: their noise is no product
 COLUMNS = ["measure", "rule", "unit", "goal", "cpu", "cpu_spread", "gpu", "gpu_spread"]
 STARTS = ["import torch", "then import course_utils", "first load_dataset", "second load_dataset"]
 HEADER = """
 Medians; spread: 25th to 75th percentile over the rounds. Ratios are taken within a round.
 step: rule.step(x, y, optimizer) on one batch (784-500-10, batch 128), with train's SGD of momentum 0.9.
+matmul rate: torch.mm of two square float32 matrices, 1024 wide: what this machine can do at best.
 bare products (the bound): the step's matrix products by torch.mm into ready outputs, same shapes and order of
 operands; no bias, activation, loss, check, allocation or optimiser.
 autograd: nn.Sequential, F.cross_entropy, loss.backward() and the same optimiser as torch makes it by default.
@@ -51,6 +54,12 @@ def layered_products(sizes, batch):
     return [(kind, *layer) for kind, group in per_kind.items() for layer in group]
 
 
+def direct_products(sizes, batch):
+    """As layered_products, but what goes back comes to each hidden layer straight from the output."""
+    straight = [("back", batch, units, sizes[-1]) for units in sizes[1:-1]]
+    return [product for product in layered_products(sizes, batch) if product[0] != "back"] + straight
+
+
 def multiply_adds(products):
     """Σ batch · inputs · outputs: each product, of whatever kind, meets every weight once per example."""
     return sum(math.prod(shape) for _, *shape in products)
@@ -58,31 +67,80 @@ def multiply_adds(products):
 
 @dataclass
 class Entry:
-    """A rule to time: its class, the network's sizes, the batch, and the matrix products one step needs."""
+    """A rule to time: its class, the network's sizes, the batch, the matrix products one step needs, its knobs."""
 
     rule: type[cu.Rule]
     sizes: list[int]
     batch: int
     products: Callable[[list[int], int], list[tuple]] = layered_products
+    knobs: dict = field(default_factory=dict)
+
+    @property
+    def name(self):
+        given = ", ".join(f"{knob}={value!r}" for knob, value in self.knobs.items())
+        return f"{self.rule.__name__}({given})" if given else self.rule.__name__
 
 
-ENTRIES = [Entry(cu.rules.ALL[name], [784, 500, 10], 128) for name in ("Backprop", "FeedbackAlignment")]
+def unit_noise_products(draws, passes):
+    """Of a rule that tries units: the draws share the first product and the gradient's; each makes so many passes."""
+
+    def products(sizes, batch):
+        layers = [(batch, *layer) for layer in itertools.pairwise(sizes)]
+        tries = [("forward", draws * batch, *layer[1:]) for layer in layers[1:]] * passes
+        credit = [("credit", batch, draws, units) for units in sizes[1:] if draws > 1]
+        return [*(("forward", *s) for s in layers), *tries, *credit, *(("gradient", *s) for s in layers)]
+
+    return products
+
+
+def weight_noise_products(draws):
+    """Of a rule that tries weights: a pass here for each part of the draws; both tries of a draw share the first
+    product; the weighted mean of the directions."""
+
+    def products(sizes, batch):
+        (inputs, units), *later = itertools.pairwise(sizes)
+        numbers = [n for i, o in itertools.pairwise(sizes) for n in (i * o, o)]
+        parts = math.ceil(draws / (AT_ONCE // sum(numbers)))
+        here = [("forward", batch, *layer) for layer in itertools.pairwise(sizes)] * parts
+        tries = [("forward", batch, inputs, draws * units), *(("forward", draws * batch, *layer) for layer in later * 2)]
+        return [*here, *tries, *(("back", 1, n, draws) for n in numbers)]
+
+    return products
+
+
+ENTRIES = [Entry(cu.rules.ALL[name], [784, 500, 10], 128) for name in ("Backprop", "FeedbackAlignment", "KolenPollack")]
+for _name in ("DirectFeedbackAlignment", "ErrorSignDFA", "DirectRandomTargetProjection"):
+    ENTRIES.append(Entry(cu.rules.ALL[_name], [784, 500, 500, 10], 128, direct_products))
+for _draws in (1, 10, 100):
+    for _name, _passes in (("NodePerturbation", 2), ("ActivityForwardGradient", 1)):
+        _products = unit_noise_products(_draws, _passes)
+        ENTRIES.append(Entry(cu.rules.ALL[_name], [784, 256, 10], 128, _products, {"draws": _draws}))
+    _knobs = {"draws": _draws, "noise": "rademacher"}
+    _products = weight_noise_products(_draws)
+    ENTRIES.append(Entry(cu.rules.ALL["WeightPerturbation"], [784, 256, 10], 128, _products, _knobs))
 
 
 def bare_products(products, device):
     """A call that runs the products and nothing else: operands ordered as in the rules, outputs allocated."""
     ready = []
     for kind, batch, inputs, outputs in products:
+        if kind == "credit":  # Σ over draws, for every example: a batch of row times matrix
+            left, right = (
+                torch.randn(batch, 1, inputs, device=device),
+                torch.randn(batch, inputs, outputs, device=device),
+            )
+            ready.append((torch.bmm, left, right, left.new_empty(batch, 1, outputs)))
+            continue
         shapes = (batch, inputs), (batch, outputs), (outputs, inputs)
         h, delta, w = (torch.randn(shape, device=device) for shape in shapes)
         left, right = {"forward": (h, w.T), "gradient": (delta.T, h), "back": (delta, w)}[kind]
-        ready.append((left, right, left.new_empty(len(left), right.shape[1])))
-    return lambda: [torch.mm(left, right, out=out) for left, right, out in ready]
+        ready.append((torch.mm, left, right, left.new_empty(len(left), right.shape[1])))
+    return lambda: [product(left, right, out=out) for product, left, right, out in ready]
 
 
 def rule_step(entry, device):
     """rule.step, with the optimiser that `train` makes."""
-    rule = entry.rule(cu.MLP(entry.sizes, device=device))
+    rule = entry.rule(cu.MLP(entry.sizes, device=device), **entry.knobs)
     return partial(rule.step, optimizer=_make_optimizer(rule, "sgd", LR, 0.9))
 
 
@@ -119,7 +177,7 @@ def measure_steps(entries, device, rounds, repeats):
         y = torch.randint(e.sizes[-1], (e.batch,), device=device)
         steps = partial(rule_step(e, device), x, y), partial(autograd_step(e, device), x, y)
         calls = bare_products(e.products(e.sizes, e.batch), device), *steps
-        candidates.append((e.rule.__name__, multiply_adds(e.products(e.sizes, e.batch)), calls))
+        candidates.append((e.name, multiply_adds(e.products(e.sizes, e.batch)), calls))
         for call in calls * 10:  # warm caches and allocators
             call()
     for name, work, calls in candidates * rounds:
@@ -129,6 +187,14 @@ def measure_steps(entries, device, rounds, repeats):
         values["step / autograd", name].append(step / autograd)
         values["rate of bare products", name].append(2e-9 * work / bare)
     return values
+
+
+def measure_matmul(device, rounds, width=1024):
+    """{(measure, ""): one value a round}: one large product, to tell this machine from others."""
+    a, b = torch.randn(2, width, width, device=device)
+    call = partial(torch.mm, a, b, out=torch.empty_like(a))
+    seconds(call, 3, device)  # warm up
+    return {("matmul rate", ""): [2e-9 * width**3 / seconds(call, 1, device) for _ in range(rounds)]}
 
 
 def measure_epochs(entry, folder, rounds, batches):
@@ -165,9 +231,11 @@ def measure_starts(processes):
 
 def tabulate(cpu, gpu):
     """One row a measure: median, and 25th to 75th percentile. gpu None: the column says so."""
-    units, rows = {"step": "ms", "rate of bare products": "GFLOP/s"}, []
+    units = {"step": "ms", "rate of bare products": "GFLOP/s", "matmul rate": "GFLOP/s"}
+    rows = []
     for key, values in cpu.items():
-        row = [*key, units.get(key[0], "ratio" if " / " in key[0] else "s"), GOALS.get(key[0], "")]
+        goal = GOAL_OF_TRIES if key[0] == "step / bare products" and "draws=" in key[1] else GOALS.get(key[0], "")
+        row = [*key, units.get(key[0], "ratio" if " / " in key[0] else "s"), goal]
         for found in (values, gpu and gpu.get(key)):
             low, median, high = (f"{v:.3g}" for v in pd.Series(found or [0.0]).quantile([0.25, 0.5, 0.75]))
             row += [median, f"{low} – {high}"] if found else ["" if gpu else "no GPU here", ""]
@@ -177,10 +245,13 @@ def tabulate(cpu, gpu):
 
 def run(entries, rounds=60, repeats=20, epochs=15, batches=40, processes=5):
     """The whole table: steps on the CPU, and on a GPU if there is one; epochs; imports and loads."""
-    cpu = measure_steps(entries, torch.device("cpu"), rounds, repeats)
-    gpu = measure_steps(entries, torch.device("cuda"), rounds, repeats) if torch.cuda.is_available() else None
+    found = {}
+    for kind in ["cpu"] + ["cuda"] * torch.cuda.is_available():
+        device = torch.device(kind)
+        found[kind] = measure_matmul(device, rounds) | measure_steps(entries, device, rounds, repeats)
+    cpu, gpu = found["cpu"], found.get("cuda")
     folder = _find_or_download("mnist")  # None where there is no MNIST and no network
-    for entry in entries if folder else []:
+    for entry in [e for e in entries if not e.knobs] if folder else []:
         cpu |= measure_epochs(entry, folder, epochs, batches)
     return tabulate(cpu | measure_starts(processes), gpu)
 

@@ -117,6 +117,29 @@ def badges(stem: str, address: str) -> str:
     )
 
 
+# Colab opens a notebook without the repository around it. This cell, right after the title, brings it.
+COLAB = """\
+# Only on Colab: fetch the course around this notebook. Anywhere else this does nothing.
+import sys
+
+if "google.colab" in sys.modules:
+    import os
+    import subprocess
+
+    address, course = "ADDRESS", "/content/REPOSITORY"
+    clone = ["git", "clone", "--quiet", "--depth=1", address, course]
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "-e", course]
+    for command in [] if os.path.exists(course) else [clone, install]:
+        subprocess.run(command, check=True)
+    sys.path.insert(0, course)  # the running kernel does not look for new packages
+    os.chdir(f"{course}/notebooks")"""
+
+
+def colab_cell(address: str) -> str:
+    """The install cell's code for a repository; the folder is called as `git clone` would call it."""
+    return COLAB.replace("ADDRESS", address).replace("REPOSITORY", address.rpartition("/")[2])
+
+
 def mask(source: str) -> str:
     """The Markdown with code, maths and comments blotted out, character for character."""
     return NOT_PROSE.sub(lambda match: re.sub(r"[^\n]", "\0", match[0]), source)
@@ -212,6 +235,8 @@ def check_cells(lesson: Lesson) -> Iterator[Problem]:
         for tag in set(cell.tags) - TAGS:
             yield cell.number, f"unknown tag {tag!r}", f"the tags are {', '.join(sorted(TAGS))}"
     for cell in code:
+        if "google.colab" in cell.source:
+            yield cell.number, "a cell for Colab", "delete it: the build writes one into every notebook"
         lines = cell.source.count("\n") + 1
         if lines > MAX_CELL_LINES and "export" not in cell.tags:
             yield cell.number, f"{lines} lines of code", f"split it: {MAX_CELL_LINES} lines at most"
@@ -339,8 +364,11 @@ def from_notebooks(target: str) -> str:
 # ---------------------------------------------------------------- writing
 
 
-def notebook_text(lesson: Lesson) -> str:
-    """The .ipynb: no outputs, and ids made from the source, so that a diff shows only what was edited."""
+def notebook_text(lesson: Lesson, address: str) -> str:
+    """The .ipynb: no outputs, and ids made from the source, so that a diff shows only what was edited.
+
+    One cell is not the lesson's own, `colab_cell`, whose id says so.
+    """
     kernel = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
     notebook = new_notebook(metadata={"kernelspec": kernel, "language_info": {"name": "python"}})
     notebook.nbformat, notebook.nbformat_minor = 4, 5
@@ -358,6 +386,8 @@ def notebook_text(lesson: Lesson) -> str:
             metadata["jupyter"] = {"source_hidden": True}  # what JupyterLab itself goes by
         identity = digest if times[digest] == 1 else f"{digest}-{times[digest]}"
         notebook.cells.append(new(source, id=identity, metadata=metadata))
+    hidden = {"tags": ["setup", "hide-input"], "jupyter": {"source_hidden": True}}
+    notebook.cells.insert(1, new_code_cell(colab_cell(address), id="on-colab", metadata=hidden))
     nbformat.validate(notebook)
     return nbformat.writes(notebook, indent=1).rstrip("\n") + "\n"
 
@@ -390,7 +420,7 @@ def build(root: Path) -> tuple[dict[str, str], list[str]]:
             refused.append(f"{where} (file name): another lesson makes {rule} — rename one of them")
         refusals += refused
         if not refused:
-            products[f"notebooks/{lesson.stem}.ipynb"] = notebook_text(lesson)
+            products[f"notebooks/{lesson.stem}.ipynb"] = notebook_text(lesson, address)
             if lesson.exports():
                 products[rule] = rule_text(lesson)
     return products, refusals

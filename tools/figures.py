@@ -1,14 +1,219 @@
 """Draw the figures that lessons show as files: `python tools/figures.py` writes lessons/figures/*.svg."""
 
+import math
 import sys
 from pathlib import Path
 
+import torch
 from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch
 
 import course_utils as cu
 from course_utils.rules.feedback_alignment import FeedbackAlignment
+from course_utils.rules.node_perturbation import NodePerturbation
 
 FIGURES = Path(__file__).parent.parent / "lessons" / "figures"
+
+
+def play_00():
+    """The first two playgrounds at four learning rates, for a reader without a kernel."""
+    figure = Figure(figsize=(9.6, 3.6), layout="constrained")
+    axes = figure.subplots(1, 2)
+    data = cu.load_dataset("mnist")
+    if data.is_fallback:
+        sys.exit("this figure shows MNIST, which could not be loaded")
+    titles = "Backprop: a large rate ends it", "Feedback alignment: it bears all four"
+    for ax, rule_class, title in zip(axes, (cu.rules.Backprop, FeedbackAlignment), titles, strict=True):
+        for (color, line), lr in zip(cu.plots.LAYER_STYLES, (0.01, 0.1, 1.0, 3.0), strict=False):
+            settings = dict(epochs=1, lr=lr, schedule="constant", eval_every=2_750)
+            frame = cu.train(rule_class(cu.MLP([784, 128, 10])), data, **settings, progress=False).frame
+            ax.plot(frame.samples, 100 * frame.val_accuracy, color=color, linestyle=line, label=f"learning rate {lr:g}")
+        ax.set(xlabel=cu.plots.UNITS["samples"], ylabel=cu.plots.UNITS["val_accuracy"], ylim=(0, 100), title=title)
+        cu.plots.dress(ax)
+    return figure
+
+
+def circuit_01():
+    """Backprop beside tilted feedback: the way back is a copy, or a copy turned by an angle."""
+    figure = Figure(figsize=(9.6, 3.1), layout="constrained")
+    backs = {
+        "Backprop": "back through W₂ᵀ:\na second synapse that\nmust copy the first",
+        "Tilted feedback": "back through B₂ᵀ:\nW₂ turned by an angle θ\ntowards a random matrix",
+    }
+    for ax, (title, back) in zip(figure.subplots(1, 2), backs.items(), strict=True):
+        cu.plots.circuit(ax, ["x", "h₁", "ŷ"], ["W₁", "W₂"], [None, back], feedback_fixed=False, title=title)
+    return figure
+
+
+def play_01():
+    """The feedback angle moved while training runs, for a reader without a kernel."""
+    figure = Figure(figsize=(9.6, 3.8), layout="constrained")
+    axes = figure.subplots(1, 2)
+    data = cu.load_dataset("mnist")
+    if data.is_fallback:
+        sys.exit("this figure shows MNIST, which could not be loaded")
+    moves, end = [(0, 0.0), (25_000, 60.0), (45_000, 100.0), (90_000, 0.0)], 110_000
+    settings = dict(epochs=end / 55_000, lr=0.03, schedule="constant", knobs={"feedback_angle": moves})
+    for (color, line), redraw in zip(cu.plots.LAYER_STYLES, (False, True), strict=False):
+        rule = cu.rules.TiltedFeedback(cu.MLP([784, 128, 10]), redraw=redraw)
+        frame = cu.train(rule, data, **settings, eval_every=2_000, probe_every=500, progress=False).frame
+        label = "R redrawn every step" if redraw else "always the same R"
+        for ax, column, factor in zip(axes, ("val_accuracy", "angle_1"), (100, 1), strict=True):
+            ax.plot(frame.samples, factor * frame[column], color=color, linestyle=line, label=label)
+    axes[0].set(xlabel=cu.plots.UNITS["samples"], ylabel=cu.plots.UNITS["val_accuracy"], ylim=(0, 112))
+    axes[1].set(xlabel=cu.plots.UNITS["samples"], ylabel="hidden layer's angle to the gradient (°)", ylim=(-5, 130))
+    for ax in axes:
+        for (begin, theta), until in zip(moves, [*(begin for begin, _ in moves[1:]), end], strict=True):
+            ax.axvline(begin, color=cu.plots.GREY, linewidth=0.7, linestyle=":")
+            ax.text((begin + until) / 2, ax.get_ylim()[1], f"θ = {theta:.0f}°", ha="center", va="top", fontsize="small")
+        cu.plots.dress(ax)
+    axes[0].legend(loc="lower left", frameon=False, fontsize="small")
+    axes[1].get_legend().remove()
+    return figure
+
+
+def clouds_02():
+    """Bias and variance, as a cloud of estimates around the tip of the true gradient."""
+    figure = Figure(figsize=(9.6, 2.7), layout="constrained")
+    generator = torch.Generator().manual_seed(2)
+    cases = {"exact": (0.0, 0.0), "biased": (0.6, 0.0), "noisy": (0.0, 0.35), "biased and noisy": (0.6, 0.35)}
+    for ax, (name, (bias, noise)) in zip(figure.subplots(1, 4), cases.items(), strict=True):
+        mean = torch.tensor([1.0 - 0.4 * bias, 0.5 - bias])
+        draws = mean + noise * torch.randn(60, 2, generator=generator)
+        ax.plot(*draws.T, "o", color=cu.plots.BLUE, markersize=3, alpha=0.6, label="one draw of the estimate")
+        ax.annotate("", (1.0, 0.5), (0, 0), arrowprops={"arrowstyle": "-|>", "color": cu.plots.BLACK, "linewidth": 1.8})
+        ax.plot(*mean, "D", color=cu.plots.RED, markersize=6, zorder=3, label="mean of the draws")
+        ax.text(0.38, 0.34, "g", ha="right", fontsize=14)
+        ax.set(xlim=(-0.2, 2.1), ylim=(-1.0, 1.6), aspect="equal", title=name)
+        ax.axis("off")
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
+    return figure
+
+
+def chance_02():
+    """Angles between random arrows in four dimensions, with the chance band: lesson 02's first slider."""
+    figure = Figure(figsize=(9.6, 5.4), layout="constrained")
+    for ax, d in zip(figure.subplots(2, 2).flat, (2, 10, 1_000, 203_530), strict=True):
+        generator = torch.Generator().manual_seed(d)
+        one = torch.randn(d, generator=generator)
+        many = torch.randn(max(200, min(2_000, 2_000_000 // d)), d, generator=generator)
+        sample = torch.rad2deg(torch.arccos(many @ one / (many.norm(dim=1) * one.norm())))
+        angle = torch.linspace(0, 180, 40_001).double()
+        density = torch.sin(torch.deg2rad(angle)).clamp(min=1e-300).log().mul(d - 2).exp()
+        low, high = cu.metrics.chance_band(d)
+        width = min(90, 2 * (90 - low))
+        ax.hist(sample, bins=30, density=True, color=cu.plots.SKY, label=f"{len(sample):,} random angles")
+        shown = (angle > 90 - width) & (angle < 90 + width)
+        exact = density / torch.trapezoid(density, angle)
+        ax.plot(angle[shown], exact[shown], color=cu.plots.BLACK, label="exact density")
+        band = f"chance band, 90° ± {90 - low:.3g}°"
+        ax.axvspan(low, high, color=cu.plots.GREY, alpha=0.3, linewidth=0, label=band, zorder=0)
+        ax.set(
+            xlim=(90 - width, 90 + width),
+            ylim=(0, 1.8 * exact.max()),
+            xlabel="angle (°)",
+            ylabel="density (1/°)",
+            title=f"{d:,} dimensions",
+        )
+        cu.plots.dress(ax)
+    return figure
+
+
+def averaging_02():
+    """How far off the mean of n draws is, at four sizes of noise: lesson 02's second slider."""
+    figure = Figure(figsize=(9.6, 5.4), layout="constrained")
+    d, counts = 1_000, torch.logspace(0, 3, 80).long().unique()
+    gradient, sideways = torch.zeros(2, d)
+    gradient[0], sideways[1] = 1, 1
+    for ax, degrees in zip(figure.subplots(2, 2).flat, (45, 75, 84, 88), strict=True):
+        v = math.tan(math.radians(degrees)) ** 2
+        noise = math.sqrt(v / d) * torch.randn(1_000, d, generator=torch.Generator().manual_seed(0))
+        for bias, color, line in ((0, cu.plots.BLUE, "-"), (0.5, cu.plots.RED, "--")):
+            means = (gradient + bias * sideways + noise).cumsum(0)[counts - 1] / counts[:, None]
+            angle = torch.rad2deg(torch.arccos(means @ gradient / means.norm(dim=1)))
+            ax.semilogx(counts, angle, line, color=color, label=f"bias {bias}" if bias else "unbiased")
+            ax.semilogx(counts, torch.rad2deg(torch.atan((bias**2 + v / counts) ** 0.5)), ":", color=cu.plots.BLACK)
+        ax.axvline(max(1, v), color=cu.plots.GREY, linestyle="-.", label=f"n = variance = {v:.3g}")
+        ax.set(ylim=(0, 92), xlabel="draws averaged", ylabel="angle of the mean (°)", title=f"each draw {degrees}° off")
+        cu.plots.dress(ax)
+    return figure
+
+
+def circuit_03():
+    """Backprop beside weight perturbation: an error for every unit, or one number for every synapse."""
+    figure = Figure(figsize=(9.6, 3.1), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    names, back = ["x", "h₁", "ŷ"], "back through W₂ᵀ:\nan error for\nevery unit"
+    cu.plots.circuit(left, names, ["W₁", "W₂"], [None, back], False, title="Backprop")
+    moved = ["W₁ ± σψ₁", "W₂ ± σψ₂"]
+    cu.plots.circuit(right, names, moved, [None, None], error="ΔL", title="Weight perturbation")
+    for end in (1.0, 3.0):
+        look = {"arrowstyle": "-|>", "color": cu.plots.RED, "linestyle": "--", "linewidth": 1.8}
+        right.annotate("", (end, -0.12), (3.66, -1.3), arrowprops=look)
+    right.text(1.5, -1.1, "one number\nto every synapse", color=cu.plots.RED, ha="right", va="center", fontsize=11)
+    return figure
+
+
+def play_03():
+    """The playground at four sizes of the jiggle, for a reader without a kernel."""
+    figure = Figure(figsize=(9.6, 3.6), layout="constrained")
+    axes = figure.subplots(1, 2)
+    data = cu.load_dataset("mnist")
+    if data.is_fallback:
+        sys.exit("this figure shows MNIST, which could not be loaded")
+    for (color, line), std in zip(cu.plots.LAYER_STYLES, (1e-10, 1e-7, 1e-3, 0.3), strict=False):
+        net = cu.MLP([784, 32, 10])
+        rule = cu.rules.ALL["WeightPerturbation"](net, perturbation_std=std, draws=10)
+        settings = dict(epochs=1, lr=3e-3, optimizer="adam", schedule="constant", eval_every=2_750, probe_every=550)
+        frame = cu.train(rule, data, **settings, progress=False).frame
+        for ax, column, factor in zip(axes, ("val_accuracy", "angle_1"), (100, 1), strict=True):
+            ax.plot(frame.samples, factor * frame[column], color=color, linestyle=line, label=f"σ = {std:g}")
+    axes[0].set(xlabel=cu.plots.UNITS["samples"], ylabel=cu.plots.UNITS["val_accuracy"], ylim=(0, 100))
+    axes[1].set(xlabel=cu.plots.UNITS["samples"], ylabel="hidden layer's angle to the gradient (°)", ylim=(86, 93))
+    cu.plots.draw_chance_band(axes[1], 784 * 32 + 32)
+    for ax in axes:
+        cu.plots.dress(ax)
+    return figure
+
+
+def circuit_04():
+    """Noise on every synapse beside noise on every unit; the same single number goes to everybody."""
+    figure = Figure(figsize=(9.6, 3.3), layout="constrained")
+    titles = "Weight perturbation: shake every synapse", "Node perturbation: shake every unit"
+    for ax, title, by_unit in zip(figure.subplots(1, 2), titles, (False, True), strict=True):
+        cu.plots.circuit(ax, ["x", "h₁", "ŷ"], ["W₁", "W₂"], [None, None], error="ΔL", title=title)
+        for x, name in ((2, "ξ₁"), (4, "ξ₂")) if by_unit else ((1.35, "ψ₁"), (3.35, "ψ₂")):
+            tip = (x, 0.4) if by_unit else (x, 0.02)
+            look = {"arrowstyle": "-|>", "color": cu.plots.GREEN, "linewidth": 1.8}
+            ax.annotate(name, tip, (x, 1.0), ha="center", color=cu.plots.GREEN, fontsize=13, arrowprops=look)
+            back = {"arrowstyle": "-|>", "color": cu.plots.RED, "linestyle": "--", "linewidth": 1.4}
+            begin, end = ((4.25, -1.0), (4.25, -0.3)) if x == 4 else ((3.64, -1.3), (x, -0.4 if by_unit else -0.04))
+            ax.annotate("", end, begin, arrowprops=back)
+        ax.text(0.2, -1.3, "one number,\nthe same for all", color=cu.plots.RED, fontsize=11, va="center")
+        ax.set(ylim=(-1.85, 1.3))
+    return figure
+
+
+def play_04():
+    """The playground with 1, 4, 16 and 64 tries, for a reader without a kernel."""
+    figure = Figure(figsize=(9.6, 3.6), layout="constrained")
+    axes = figure.subplots(1, 2)
+    data = cu.load_dataset("mnist")
+    if data.is_fallback:
+        sys.exit("this figure shows MNIST, which could not be loaded")
+    for (color, line), draws in zip(cu.plots.LAYER_STYLES, (1, 4, 16, 64), strict=False):
+        rule = NodePerturbation(cu.MLP([784, 128, 10]), draws=draws)
+        settings = dict(epochs=1, lr=0.01, schedule="constant", eval_every=2_750, probe_every=550)
+        frame = cu.train(rule, data, **settings, progress=False).frame
+        label = f"{draws} tries" if draws > 1 else "1 try"
+        for ax, column, factor in zip(axes, ("val_accuracy", "angle_1"), (100, 1), strict=True):
+            ax.plot(frame.samples, factor * frame[column], color=color, linestyle=line, label=label)
+    axes[0].set(xlabel=cu.plots.UNITS["samples"], ylabel=cu.plots.UNITS["val_accuracy"], ylim=(0, 100))
+    axes[1].set(xlabel=cu.plots.UNITS["samples"], ylabel="hidden layer's angle to the gradient (°)", ylim=(0, 100))
+    cu.plots.draw_chance_band(axes[1], 784 * 128 + 128)
+    for ax in axes:
+        cu.plots.dress(ax)
+    return figure
 
 
 def circuit_06():
@@ -57,7 +262,116 @@ def play_06():
     return figure
 
 
-DRAWINGS = {"06_circuit.svg": circuit_06, "06_play.svg": play_06}
+def circuit_07():
+    """Three ways to tell two hidden layers: down the chain, straight from the output, straight from the label."""
+    figure = Figure(figsize=(11.4, 2.9), layout="constrained")
+    axes = figure.subplots(1, 3)
+    titles = ("Feedback alignment", "Direct feedback alignment", "Direct random target projection")
+    for ax, title, sent in zip(axes, titles, ("e", "e", "y*"), strict=True):
+        cu.plots.circuit(ax, ["x", "h₁", "h₂", "ŷ"], ["W₁", "W₂", "W₃"], [None] * 3, error=sent, title=title)
+        to_units = {"color": cu.plots.RED, "linestyle": "--", "linewidth": 1.8, "shrinkA": 0, "shrinkB": 0}
+        to_units |= {"arrowstyle": "-|>", "mutation_scale": 14}
+        label = {"color": cu.plots.RED, "fontsize": 11, "ha": "center", "va": "top"}
+        if sent == "y*":
+            ax.patches[-4].remove()  # from ŷ to the round node: the label asks nobody
+        if title == "Feedback alignment":
+            chain = [((5.64, -1.3), (4.1, -1.3)), ((3.9, -1.3), (2.1, -1.3))]
+            rise = [((x, -1.3), (x, -0.42)) for x in (4, 2)]
+            for begin, end in chain + rise:
+                ax.add_patch(FancyArrowPatch(begin, end, **to_units))
+            for x, name in ((4.85, "B₃"), (3, "B₂")):
+                ax.text(x, -1.4, name, **label)
+        else:
+            for x, bend, name, at in ((4, -0.12, "B₂", (4.55, -1.02)), (2, -0.22, "B₁", (2.55, -1.3))):
+                bow = {"connectionstyle": f"arc3,rad={bend}", **to_units}
+                ax.add_patch(FancyArrowPatch((5.67, -1.38 if x == 2 else -1.2), (x, -0.42), **bow))
+                ax.text(*at, name, **label)
+    return figure
+
+
+def play_07():
+    """The playground of direct feedback alignment at four feedback scales, for a reader without a kernel."""
+    figure = Figure(figsize=(9.6, 3.6), layout="constrained")
+    axes = figure.subplots(1, 2)
+    data = cu.load_dataset("mnist")
+    if data.is_fallback:
+        sys.exit("this figure shows MNIST, which could not be loaded")
+    for (color, line), scale in zip(cu.plots.LAYER_STYLES, (0.1, 1.0, 3.0, 10.0), strict=False):
+        rule = cu.rules.DirectFeedbackAlignment(cu.MLP([784, 128, 128, 10], activation="tanh"), feedback_scale=scale)
+        settings = dict(epochs=1, lr=0.03, schedule="constant", eval_every=2_750, probe_every=550)
+        frame = cu.train(rule, data, **settings, progress=False).frame
+        for ax, column, factor in zip(axes, ("val_accuracy", "angle_1"), (100, 1), strict=True):
+            label = f"feedback scale {scale:g}"
+            ax.plot(frame.samples, factor * frame[column], color=color, linestyle=line, label=label)
+    axes[0].set(xlabel=cu.plots.UNITS["samples"], ylabel=cu.plots.UNITS["val_accuracy"], ylim=(70, 100))
+    axes[1].set(xlabel=cu.plots.UNITS["samples"], ylabel="first layer's angle to the gradient (°)", ylim=(0, 100))
+    cu.plots.draw_chance_band(axes[1], 784 * 128 + 128)
+    for ax in axes:
+        cu.plots.dress(ax)
+    return figure
+
+
+def circuit_template():
+    """The circuit of lessons/_template.md."""
+    figure = Figure(figsize=(5.2, 3.1), layout="constrained")
+    back = [None, "back through W₂ᵀ:\nsome messages\nare lost"]
+    cu.plots.circuit(figure.subplots(), ["x", "h₁", "ŷ"], ["W₁", "W₂"], back, False, title="Lost messages")
+    return figure
+
+
+def circuit_09():
+    """Feedback alignment beside Kolen–Pollack: feedback that stands still, and feedback that changes alike."""
+    figure = Figure(figsize=(9.6, 3.1), layout="constrained")
+    backs = {
+        "Feedback alignment": "back through B₂:\nrandom synapses that\nnever change",
+        "Kolen–Pollack": "back through B₂:\nthe same change as W₂,\nand both fade alike",
+    }
+    for ax, (title, back) in zip(figure.subplots(1, 2), backs.items(), strict=True):
+        fixed = title == "Feedback alignment"
+        cu.plots.circuit(ax, ["x", "h₁", "ŷ"], ["W₁", "W₂"], [None, back], feedback_fixed=fixed, title=title)
+    return figure
+
+
+def play_09():
+    """The playground at three decays and with a decay moved while training runs, for a reader without a kernel."""
+    figure = Figure(figsize=(9.6, 3.6), layout="constrained")
+    axes = figure.subplots(1, 2)
+    data = cu.load_dataset("mnist")
+    if data.is_fallback:
+        sys.exit("this figure shows MNIST, which could not be loaded")
+    decays = {"0.00001": 1e-5, "0.001": 1e-3, "0.01": 1e-2, "0.01, then 0.00001": [(0, 1e-2), (27_500, 1e-5)]}
+    for (color, line), (name, decay) in zip(cu.plots.LAYER_STYLES, decays.items(), strict=False):
+        rule = cu.rules.KolenPollack(cu.MLP([784, 128, 10]))
+        settings = dict(epochs=2, lr=0.1, schedule="constant", eval_every=5_500, probe_every=1_100)
+        frame = cu.train(rule, data, **settings, knobs={"decay": decay}, progress=False).frame
+        for ax, column, factor in zip(axes, ("val_accuracy", "angle_1"), (100, 1), strict=True):
+            ax.plot(frame.samples, factor * frame[column], color=color, linestyle=line, label=f"decay {name}")
+    axes[0].set(xlabel=cu.plots.UNITS["samples"], ylabel=cu.plots.UNITS["val_accuracy"], ylim=(85, 100))
+    axes[1].set(xlabel=cu.plots.UNITS["samples"], ylabel="hidden layer's angle to the gradient (°)", ylim=(0, 100))
+    for ax in axes:
+        cu.plots.dress(ax)
+    return figure
+
+
+DRAWINGS = {
+    "_template_circuit.svg": circuit_template,
+    "00_play.svg": play_00,
+    "01_circuit.svg": circuit_01,
+    "01_play.svg": play_01,
+    "02_clouds.svg": clouds_02,
+    "02_chance.svg": chance_02,
+    "02_averaging.svg": averaging_02,
+    "03_circuit.svg": circuit_03,
+    "03_play.svg": play_03,
+    "04_circuit.svg": circuit_04,
+    "04_play.svg": play_04,
+    "06_circuit.svg": circuit_06,
+    "06_play.svg": play_06,
+    "07_circuit.svg": circuit_07,
+    "07_play.svg": play_07,
+    "09_circuit.svg": circuit_09,
+    "09_play.svg": play_09,
+}
 
 
 def main():

@@ -5,38 +5,6 @@ import torch
 from course_utils.rule import FeedbackWeights, Rule
 
 
-class Backprop(Rule):
-    """Backpropagation, by hand: the error goes back through the transposed forward weights.
-
-    Source: Rumelhart, Hinton and Williams 1986, equations 4 to 6, doi:10.1038/323533a0.
-    x (batch, inputs), y (batch,) labels or (batch, outputs) targets. ValueError for input of any other kind.
-    """
-
-    title = "Backprop"
-    lr = 0.1
-    plausibility = {
-        "weight_transport": "yes",
-        "update_locking": "yes",
-        "non_local": "yes",
-        "separate_phases": "yes",
-        "global_error": "vector",
-        "signed_error": "yes",
-        "needs_derivative": "yes",
-        "cost": "1 forward + 1 backward",
-    }
-
-    @torch.no_grad()
-    def backward(self, x, y):
-        h = self.net.activations(x)  # (1)
-        delta = self.net.output_error(h[-1], y) / len(x)  # (2), top
-        for l in reversed(range(self.net.depth)):
-            self.add_grad(self.net.weights[l], delta.T @ h[l])  # (3)
-            self.add_grad(self.net.biases[l], delta.sum(0))  # (3)
-            if l > 0:
-                delta = (delta @ self.net.weights[l]) * self.net.derivative(h[l])  # (2)
-        return self.net.loss(h[-1], y)
-
-
 class FeedbackAlignment(Rule):
     """Feedback alignment: the error goes back through fixed random weights B instead of W.
 

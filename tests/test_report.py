@@ -1,0 +1,128 @@
+"""The text for bug reports: complete, true, and without a person's name in it."""
+
+import importlib.metadata
+import os
+import platform
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import course_utils as cu
+from course_utils import data, report
+
+
+def lines():
+    text = cu.environment()
+    return {line.split("  ")[0]: line.split("  ", 1)[1].strip() for line in text.splitlines()}
+
+
+@pytest.fixture
+def empty_house(tmp_path, monkeypatch):
+    """No data anywhere, and a home folder of its own."""
+    monkeypatch.delenv("COURSE_DATA", raising=False)
+    monkeypatch.setattr(data, "__file__", str(tmp_path / "alice" / "course" / "course_utils" / "data.py"))
+    (tmp_path / "alice" / "course" / "lessons").mkdir(parents=True)
+    monkeypatch.setattr(Path, "home", lambda: tmp_path / "alice")
+    monkeypatch.setattr(data, "_failed", {})
+    return tmp_path / "alice" / "course" / "data" / "MNIST" / "raw"
+
+
+def test_it_says_all_that_a_bug_report_needs():
+    found = lines()
+    assert {"course", "python", "platform", "device", "cores", "memory", "MNIST", "widgets"} < set(found)
+    for name in ("torch", "torchvision", "numpy", "ipywidgets", "jupyterlab", "jupyterlab_widgets"):
+        assert found[name] == (torch.__version__ if name == "torch" else importlib.metadata.version(name))
+    assert found["course"].startswith(importlib.metadata.version("without-backprop"))
+    assert found["python"].startswith(platform.python_version()) and Path(sys.executable).name in found["python"]
+    assert found["device"].split()[0].strip(":") in ("cpu", "mps", "cuda")
+    assert f"torch uses {torch.get_num_threads()} threads" in found["cores"]
+
+
+def test_every_package_that_the_course_asks_for_has_a_line():
+    asked = {name for name, _ in report._wanted()}
+    assert {"torch", "pandas", "ipykernel", "tqdm"} < asked <= set(lines())
+
+
+def test_it_is_plain_text_in_columns():
+    text = cu.environment()
+    assert text == text.strip() and len({line.index("  ") >= 0 for line in text.splitlines()}) == 1
+    assert "\t" not in text and "\x1b" not in text
+
+
+def test_no_line_names_the_home_folder(empty_house):
+    assert "alice" not in cu.environment() and "~/course/data/MNIST/raw" in cu.environment()
+
+
+@pytest.mark.parametrize(("home", "kept"), [("/home/al", "/home/alice/x"), ("/", "/usr/bin")])
+def test_a_folder_that_only_begins_like_the_home_folder_stays(home, kept, monkeypatch):
+    monkeypatch.setattr(Path, "home", lambda: Path(home))
+    assert report._without_home(f"in {kept}") == f"in {kept}"
+
+
+def test_it_says_where_mnist_is_or_what_becomes_of_it(empty_house, monkeypatch):
+    assert "not in" in lines()["MNIST"] and "will download" in lines()["MNIST"]
+    monkeypatch.setattr(data, "_failed", {"mnist": "URLError: no route"})
+    assert "no route" in lines()["MNIST"] and "DIGITS STAND IN" in lines()["MNIST"]
+    empty_house.mkdir(parents=True)
+    for file in data.FILES:
+        (empty_house / file).write_bytes(b"")
+    assert lines()["MNIST"] == "in ~/course/data/MNIST/raw"
+
+
+def test_it_neither_downloads_nor_imports_anything(empty_house, monkeypatch):
+    monkeypatch.setattr(data, "_download", lambda *_: pytest.fail("it downloads"))
+    before = set(sys.modules)
+    cu.environment()
+    assert set(sys.modules) == before
+
+
+def test_a_missing_and_an_old_package_are_told(monkeypatch):
+    real = importlib.metadata.version
+    fakes = {"jupyterlab_widgets": None, "numpy": "1.26.4"}
+
+    def version(name):
+        if name in fakes and fakes[name] is None:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return fakes.get(name) or real(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    found = lines()
+    assert found["jupyterlab_widgets"] == "MISSING" and found["widgets"].startswith("no: jupyterlab_widgets")
+    assert found["numpy"].startswith("1.26.4") and "OUTSIDE >=2.1" in found["numpy"]
+
+
+def test_it_works_where_the_course_is_not_installed(monkeypatch):
+    def absent(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "requires", absent)
+    monkeypatch.setattr(importlib.metadata, "version", absent)
+    found = lines()
+    assert found["course"].startswith("not installed") and found["numpy"] == "MISSING"
+
+
+def test_a_container_s_limits_count(monkeypatch):
+    files = {
+        report.QUOTA: "150000 100000\n",
+        report.LIMITS[0]: "2000000000\n",
+        "/proc/meminfo": "MemAvailable: 9000000 kB\n",
+    }
+    monkeypatch.setattr(report, "_read", lambda path: files.get(path, ""))
+    assert report._memory() == "2.0 GB, 2.0 GB available"
+    assert report._cores() <= 2
+    files[report.LIMITS[0]], files[report.QUOTA] = "max\n", "max 100000\n"
+    assert not report._memory().startswith("2.0 GB,")
+
+
+def test_a_system_that_tells_nothing_is_no_error(monkeypatch):
+    monkeypatch.delattr(os, "sysconf")
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    assert "unknown" in lines()["memory"] and lines()["cores"]
+
+
+def test_widgets_show_in_a_notebook_only(monkeypatch):
+    assert "outside a notebook" in report._widgets()
+    monkeypatch.setattr("IPython.get_ipython", lambda: type("Shell", (), {"kernel": object()})())
+    assert report._widgets().startswith("yes")

@@ -1,0 +1,99 @@
+"""What does a lesson cost? Seconds and peak memory of each notebook, run from top to bottom in a fresh kernel.
+
+    python tools/lessons_cost.py           all lessons: prints a table, writes results/lessons.csv
+    python tools/lessons_cost.py 06 02     these lessons; the other rows stay
+
+Memory is that of the kernel and whatever it starts. "private" belongs to them alone and cannot be taken away: what
+Binder's limit of 2,000 MB is about. "resident" adds the pages of shared libraries, which a system short of memory
+drops and reads again. Two threads, as on Binder; keep the machine quiet.
+"""
+
+import argparse
+import os
+import threading
+import time
+
+import nbformat
+import pandas as pd
+import psutil
+import torch
+from nbclient import NotebookClient
+
+from course_utils.sweeps import RESULTS, provenance
+
+NOTEBOOKS, TABLE = RESULTS.parent / "notebooks", RESULTS / "lessons.csv"
+THREADS, INTERVAL, MB = 2, 0.1, 1e6
+
+
+class PeakMemory(threading.Thread):
+    """Watches everything this process has started, until it is told to stop."""
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.done = threading.Event()
+        self.private = self.resident = 0.0
+
+    def run(self):
+        me = psutil.Process()
+        while not self.done.wait(INTERVAL):
+            found = [memory(process) for process in me.children(recursive=True)]
+            self.private = max(self.private, sum(private for private, _ in found))
+            self.resident = max(self.resident, sum(resident for _, resident in found))
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *_):
+        self.done.set()
+        self.join()
+
+
+def memory(process):
+    """(private, resident) MB of one process; nothing for one that has just ended."""
+    try:
+        info = process.memory_info()
+        # Only Linux says how much of it is shared; elsewhere the slower way.
+        private = info.rss - info.shared if hasattr(info, "shared") else process.memory_full_info().uss
+        return private / MB, info.rss / MB
+    except psutil.Error:
+        return 0.0, 0.0
+
+
+def measure(path):
+    """Run one notebook; {what: value} as the table's row has it. Raises when a cell does."""
+    client = NotebookClient(nbformat.read(path, as_version=4), timeout=600, kernel_name="python3")
+    client.resources = {"metadata": {"path": str(path.parent)}}
+    begin = time.perf_counter()
+    with PeakMemory() as peak:
+        client.execute()
+    seconds = time.perf_counter() - begin
+    row = {"lesson": path.stem, "seconds": round(seconds, 1)}
+    return row | {"private_mb": round(peak.private), "resident_mb": round(peak.resident)}
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("lessons", nargs="*", help="numbers, such as 06; all when none is given")
+    wanted = parser.parse_args(arguments).lessons
+    paths = {path.stem: path for path in sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))}
+    chosen = [stem for stem in paths if not wanted or stem[:2] in wanted]
+    if missing := set(wanted) - {stem[:2] for stem in chosen}:
+        parser.error(f"no lesson has the number {', '.join(sorted(missing))}")
+    os.environ |= {"CI": "true", "OMP_NUM_THREADS": str(THREADS)}  # for the kernels
+    torch.set_num_threads(THREADS)  # for what provenance says of them
+    rows = []
+    for stem in chosen:
+        print(f"[cost] {stem}", flush=True)
+        rows.append(measure(paths[stem]))
+    table = pd.DataFrame(rows)
+    print(table.to_string(index=False))
+    table = table.assign(**provenance(torch.device("cpu")))
+    if TABLE.exists():
+        old = pd.read_csv(TABLE, dtype={"lesson": str})
+        table = pd.concat([old[old.lesson.isin(set(paths) - set(chosen))], table])
+    table.sort_values("lesson").to_csv(TABLE, index=False)
+
+
+if __name__ == "__main__":
+    main()
