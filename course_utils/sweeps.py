@@ -112,11 +112,11 @@ def _commit():
         return "unknown"
 
 
-def choose_lr(names, sizes, lrs, limit=20_000, seed=0, jobs=1, **training):
-    """One epoch on the first 20,000 images at every lr: (all rows, {rule: the lr of the best validation})."""
+def choose_lr(names, sizes, lrs, limit=20_000, epochs=1, seed=0, jobs=1, **training):
+    """`epochs` on the first `limit` images at every lr: (all rows, {rule: the lr of the best validation})."""
     cells = list(itertools.product(names, lrs))
     frames = Parallel(n_jobs=jobs, verbose=5)(
-        delayed(run_cell)(name, sizes, lr, seed, limit=limit, **{**training, "epochs": 1}) for name, lr in cells
+        delayed(run_cell)(name, sizes, lr, seed, limit=limit, epochs=epochs, **training) for name, lr in cells
     )
     table = pd.concat(frames, ignore_index=True)
     last = table.groupby(["rule", "lr"]).tail(1)

@@ -102,7 +102,10 @@ def weight_noise_products(draws):
         numbers = [n for i, o in itertools.pairwise(sizes) for n in (i * o, o)]
         parts = math.ceil(draws / (AT_ONCE // sum(numbers)))
         here = [("forward", batch, *layer) for layer in itertools.pairwise(sizes)] * parts
-        tries = [("forward", batch, inputs, draws * units), *(("forward", draws * batch, *layer) for layer in later * 2)]
+        tries = [
+            ("forward", batch, inputs, draws * units),
+            *(("forward", draws * batch, *layer) for layer in later * 2),
+        ]
         return [*here, *tries, *(("back", 1, n, draws) for n in numbers)]
 
     return products

@@ -269,23 +269,31 @@ def circuit_07():
     titles = ("Feedback alignment", "Direct feedback alignment", "Direct random target projection")
     for ax, title, sent in zip(axes, titles, ("e", "e", "y*"), strict=True):
         cu.plots.circuit(ax, ["x", "h₁", "h₂", "ŷ"], ["W₁", "W₂", "W₃"], [None] * 3, error=sent, title=title)
-        to_units = {"color": cu.plots.RED, "linestyle": "--", "linewidth": 1.8, "shrinkA": 0, "shrinkB": 0}
-        to_units |= {"arrowstyle": "-|>", "mutation_scale": 14}
-        label = {"color": cu.plots.RED, "fontsize": 11, "ha": "center", "va": "top"}
         if sent == "y*":
             ax.patches[-4].remove()  # from ŷ to the round node: the label asks nobody
         if title == "Feedback alignment":
-            chain = [((5.64, -1.3), (4.1, -1.3)), ((3.9, -1.3), (2.1, -1.3))]
-            rise = [((x, -1.3), (x, -0.42)) for x in (4, 2)]
-            for begin, end in chain + rise:
-                ax.add_patch(FancyArrowPatch(begin, end, **to_units))
-            for x, name in ((4.85, "B₃"), (3, "B₂")):
-                ax.text(x, -1.4, name, **label)
+            sends = [((5.64, -1.3), (4.1, -1.3), 0.0), ((3.9, -1.3), (2.1, -1.3), 0.0)]
+            sends += [((4, -1.3), (4, -0.42), 0.0), ((2, -1.3), (2, -0.42), 0.0)]
+            names = [(4.85, -1.4, "B₃"), (3, -1.4, "B₂")]
         else:
-            for x, bend, name, at in ((4, -0.12, "B₂", (4.55, -1.02)), (2, -0.22, "B₁", (2.55, -1.3))):
-                bow = {"connectionstyle": f"arc3,rad={bend}", **to_units}
-                ax.add_patch(FancyArrowPatch((5.67, -1.38 if x == 2 else -1.2), (x, -0.42), **bow))
-                ax.text(*at, name, **label)
+            sends = [((5.67, -1.2), (4, -0.42), -0.12), ((5.67, -1.38), (2, -0.42), -0.22)]
+            names = [(4.55, -1.02, "B₂"), (2.55, -1.3, "B₁")]
+        for begin, end, bend in sends:
+            arrow = FancyArrowPatch(
+                begin,
+                end,
+                connectionstyle=f"arc3,rad={bend}",
+                arrowstyle="-|>",
+                mutation_scale=14,
+                color=cu.plots.RED,
+                linestyle="--",
+                linewidth=1.8,
+                shrinkA=0,
+                shrinkB=0,
+            )
+            ax.add_patch(arrow)
+        for x, y, name in names:
+            ax.text(x, y, name, color=cu.plots.RED, fontsize=11, ha="center", va="top")
     return figure
 
 

@@ -1,8 +1,9 @@
 """Measure the table behind a lesson: `python tools/results.py 06` writes results/06.csv and results/06_lr.csv.
 
 What to run stands in the lesson's front matter under `lesson: results:` (rules, sizes, lrs, epochs, …; or a list of
-such blocks). The learning rate is chosen on validation (one seed, one epoch on 20,000 images), unless only one is
-given; then the seeds run at that rate. Keys that are not read here go to `sweeps.run_cell`.
+such blocks). The learning rate is chosen on validation (one seed, one epoch on 20,000 images, if search_epochs and
+search_images do not say otherwise), unless only one is given; then the seeds run at that rate. Keys that are not
+read here go to `sweeps.run_cell`.
 """
 
 import sys
@@ -26,12 +27,12 @@ def specification(number):
     return found if isinstance(found, list) else [found]
 
 
-def run_block(rules, sizes, lrs, seeds=5, search_images=20_000, **settings):
+def run_block(rules, sizes, lrs, seeds=5, search_images=20_000, search_epochs=1, **settings):
     """(rows of the lr search or None, rows of the seeds) for one block."""
     if len(lrs) > 1:
-        print(f"lr search: {len(rules)} rules x {len(lrs)} learning rates, one epoch on {search_images:,} images each")
-        one_epoch = {name: value for name, value in settings.items() if name not in ("eval_every", "limit")}
-        search, best = sweeps.choose_lr(rules, sizes, lrs, limit=search_images, **one_epoch)
+        print(f"lr search: {len(rules)} rules x {len(lrs)} learning rates, {search_epochs} epochs on {search_images:,} images each")
+        short = {name: value for name, value in settings.items() if name not in ("eval_every", "limit", "epochs")}
+        search, best = sweeps.choose_lr(rules, sizes, lrs, limit=search_images, epochs=search_epochs, **short)
         print(f"chosen on validation: {best}")
     else:
         search, best = None, dict.fromkeys(rules, lrs[0])
