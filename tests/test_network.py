@@ -257,3 +257,35 @@ def test_unknown_reductions_are_refused(reduction):
     x, y = batch(net)
     with pytest.raises(ValueError, match="reduction is"):
         net.loss(net(x), y, reduction=reduction)
+
+
+def test_many_sets_of_weights_pass_in_one_as_each_alone():
+    net = small_net()
+    x, _ = batch(net)
+    generator = torch.Generator().manual_seed(3)
+    shape = {"generator": generator, "dtype": torch.float64}
+    weights = [w.detach() + torch.randn(3, *w.shape, **shape) for w in net.weights]
+    biases = [b.detach() + torch.randn(3, *b.shape, **shape) for b in net.biases]
+    together = net.activations(x, weights, biases)
+    for k in range(3):
+        alone = net.activations(x, [w[k] for w in weights], [b[k] for b in biases])
+        assert all(torch.allclose(a[k], b, atol=1e-13) for a, b in zip(together[1:], alone[1:], strict=True))
+    net.activity_noise = 0.5  # the same for all passes of a step
+    alone = net.activations(x, [w[0] for w in weights], [b[0] for b in biases])
+    together = net.activations(x, weights, biases)
+    assert torch.allclose(together[-1][0], alone[-1], atol=1e-13)
+
+
+def test_noise_for_many_draws_and_a_known_first_layer():
+    net = small_net()
+    x, _ = batch(net)
+    generator = torch.Generator().manual_seed(4)
+    noise = [torch.randn(3, len(x), units, generator=generator, dtype=torch.float64) for units in net.sizes[1:]]
+    first = torch.nn.functional.linear(x, net.weights[0], net.biases[0])
+    together = net.activations(x, noise=noise, first=first)
+    for k in range(3):
+        alone = net.activations(x, noise=[part[k] for part in noise])
+        assert all(torch.allclose(a[k], b, atol=1e-13) for a, b in zip(together[1:], alone[1:], strict=True))
+    for wrong in (noise[0][:, :, 1:], noise[0][:, 1:], noise[0][None]):
+        with pytest.raises(ValueError, match="noise"):
+            net.activations(x, noise=[wrong, *noise[1:]])
