@@ -32,6 +32,12 @@ def check_noise(noise, a):
         raise ValueError(f"noise has shape {tuple(noise.shape)}; this layer's pre-activations {tuple(a.shape)}")
 
 
+def check_first(first, shape):
+    """Raise ValueError unless first has the shape of layer 1's pre-activations, or that for many draws."""
+    if first.shape[-2:] != shape or first.ndim > 3:
+        raise ValueError(f"first has shape {tuple(first.shape)}; layer 1's pre-activations have {shape}")
+
+
 def check_seed(seed):
     """Raise ValueError unless seed is an integer, 0 or larger."""
     if not isinstance(seed, int) or seed < 0:
@@ -76,6 +82,7 @@ def check_run(
             live = ", ".join(rule.live_knobs) or "none"
             raise ValueError(f"{name} is no live knob of {rule.title} ({live}); give it to the rule's constructor")
         check_schedule(name, value)
+        check_knob(rule, name, value)
     for name, value in {"eval_every": eval_every, "stop_after": stop_after}.items():
         if value is not None and (not is_number(value) or value <= 0):
             raise ValueError(f"{name} is {value!r}; it must be a number of samples above 0, or None")
@@ -92,6 +99,16 @@ def check_run(
     check_finite(data.x_train)
     rule.net.check_target(data.x_train.new_empty(n, rule.net.sizes[-1]), data.y_train)
     check_labels(data.y_train, rule.net.sizes[-1])
+
+
+def check_knob(rule, name, value):
+    """Raise ValueError for what the rule itself refuses, now and not in the middle of a run."""
+    old = getattr(rule, name)
+    try:
+        for _, v in value if isinstance(value, list) else [(0, value)]:
+            setattr(rule, name, v)
+    finally:
+        setattr(rule, name, old)
 
 
 def check_schedule(name, value):

@@ -18,6 +18,8 @@ class LiveRun:
     """
 
     def __init__(self, rule_class, data, sizes, settings, network, training):
+        if clash := sorted({*LIVE, "knobs"} & set(training)):
+            raise ValueError(f"training holds {', '.join(clash)}, which the sliders set; leave it out there")
         knobs = {name: value for name, value in settings.items() if name not in LIVE}
         if "seed" in inspect.signature(rule_class).parameters:
             knobs = {"seed": training["seed"], **knobs}

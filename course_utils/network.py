@@ -10,7 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from course_utils.checks import check_finite, check_labels, check_name, check_noise, check_seed, check_sizes
+from course_utils.checks import (
+    check_finite,
+    check_first,
+    check_labels,
+    check_name,
+    check_noise,
+    check_seed,
+    check_sizes,
+)
 from course_utils.device import current_device
 
 # name: f, and f′ written in h = f(a), because h is what a neuron has at hand
@@ -25,8 +33,8 @@ INITS = ("gaussian", "uniform")
 
 
 def _linear(h, w, b):
-    """h Wᵀ + b; where w is (draws, out, in) and b (draws, out), to each draw its own."""
-    return F.linear(h, w, b) if w.ndim == 2 else torch.matmul(h, w.mT) + b.unsqueeze(1)
+    """h Wᵀ + b; where w is (draws, out, in), to each draw its own; so with a b of (draws, out)."""
+    return F.linear(h, w, b) if w.ndim == 2 else torch.matmul(h, w.mT) + b.unsqueeze(-2)
 
 
 class MLP(nn.Module):
@@ -90,9 +98,11 @@ class MLP(nn.Module):
         makes that many passes in one, (draws, batch, units). noise: one tensor a layer, (batch, units),
         added to the pre-activations, on top of the activity noise of training; or (draws, batch, units), for that
         many passes in one. first: the pre-activations of layer 1, where they are known, saves their product.
-        Raises ValueError for an x that the network cannot take and for noise of another shape.
+        Raises ValueError for an x that the network cannot take and for noise or first of another shape.
         """
         x = self.check_input(x)
+        if first is not None:
+            check_first(first, (len(x), self.sizes[1]))
         weights = self.weights if weights is None else weights
         biases = self.biases if biases is None else biases
         activity_noise = self._draw_activity_noise(x) if self.activity_noise else [None] * self.depth

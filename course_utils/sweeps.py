@@ -49,10 +49,13 @@ def stored_results(number):
 def make_rule(name, sizes, seed, knobs=None, **network):
     """A fresh network and rule. name: "Backprop", "FeedbackAlignment(feedback_scale=0.5)", or "FrozenHidden(…)" of
     such a one for the control; knobs: more arguments for the rule."""
-    inner = name.removeprefix("FrozenHidden(").removesuffix(")") if name.startswith("FrozenHidden(") else name
+    framed = name.startswith("FrozenHidden(") and name.endswith(")")
+    inner = name.removeprefix("FrozenHidden(").removesuffix(")") if framed else name
     rule_class, written = _read_call(inner)
     if rule_class not in rules.ALL:
-        raise ValueError(f"rule is {name!r}; use one of: {', '.join(rules.ALL)}, or FrozenHidden(…) of one")
+        raise ValueError(
+            f"rule is {name!r}; use one of: {', '.join(rules.ALL)}, with keyword=value, or FrozenHidden(…) of one"
+        )
     rule = rules.ALL[rule_class](MLP(sizes, seed=seed, **network), seed=seed, **written, **(knobs or {}))
     return rule if inner == name else FrozenHidden(rule)
 
@@ -63,7 +66,9 @@ def _read_call(text):
         call = ast.parse(text, mode="eval").body
         function = call.func if isinstance(call, ast.Call) else call
         keywords = call.keywords if isinstance(call, ast.Call) else []
-        return ast.unparse(function), {k.arg: ast.literal_eval(k.value) for k in keywords}
+        if (isinstance(call, ast.Call) and call.args) or any(k.arg is None for k in keywords):
+            raise ValueError("every argument has to be written with its name")
+        return ast.unparse(function), {str(k.arg): ast.literal_eval(k.value) for k in keywords}
     except (SyntaxError, ValueError):
         return text, {}
 

@@ -289,3 +289,16 @@ def test_noise_for_many_draws_and_a_known_first_layer():
     for wrong in (noise[0][:, :, 1:], noise[0][:, 1:], noise[0][None]):
         with pytest.raises(ValueError, match="noise"):
             net.activations(x, noise=[wrong, *noise[1:]])
+    for wrong in (first[:, 1:], first[:1], first[0], first[None, None]):  # [:1] would be spread over the batch
+        with pytest.raises(ValueError, match="first has shape"):
+            net.activations(x, first=wrong)
+
+
+def test_many_sets_of_weights_with_the_networks_own_biases():
+    net = small_net([6, 5, 5])
+    x, _ = batch(net, 5)  # as many examples as units: a bias along the wrong one of the two would pass unseen
+    weights = [torch.stack([w.detach(), 2 * w.detach()]) for w in net.weights]
+    together = net.activations(x, weights)
+    for k in range(2):
+        alone = net.activations(x, [w[k] for w in weights])
+        assert all(torch.allclose(a[k], b, atol=1e-13) for a, b in zip(together[1:], alone[1:], strict=True))

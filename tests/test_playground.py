@@ -179,6 +179,12 @@ def test_training_arguments_reach_the_run_and_its_code(data):
     assert_repeated(lab, data)
 
 
+@pytest.mark.parametrize("training", [{"lr": 0.1}, {"knobs": {"gain": 2.0}}])
+def test_what_the_sliders_set_is_refused_among_the_training_arguments(data, training):
+    with pytest.raises(ValueError, match=f"training holds {next(iter(training))}, which the sliders set"):
+        cu.playground(Live, data=data, training=training)
+
+
 def test_code_repeats_a_finished_run_of_a_course_rule(data):
     lab = cu.playground(cu.rules.FeedbackAlignment, data=data, epochs=1.5, seed=3, activation="tanh")
     assert lab.run_steps(100).status == "done"

@@ -119,7 +119,9 @@ def test_a_rule_is_written_as_a_call():
     rule = sweeps.make_rule("FrozenHidden(FeedbackAlignment(feedback_scale=0.0))", SIZES, 2)
     assert isinstance(rule, cu.FrozenHidden) and not rule.rule.feedback_weights[1].any()
     assert sweeps.make_rule("FeedbackAlignment(feedback_scale=0.0)", SIZES, 2).title == "Feedback alignment"
-    for bad in ("FeedbackAlignment(", "FeedbackAlignment(feedback_scale=open('x'))", "1 + 1", ""):
+    unnamed = "FeedbackAlignment(0.5)", "FeedbackAlignment(**{'feedback_scale': 0.5})"  # dropped, they would mislead
+    unclosed = "FeedbackAlignment(", "FrozenHidden(FeedbackAlignment"
+    for bad in (*unnamed, *unclosed, "FeedbackAlignment(feedback_scale=open('x'))", "1 + 1", ""):
         with pytest.raises(ValueError, match="use one of"):
             sweeps.make_rule(bad, SIZES, 0)
     frame = sweeps.run_cell(

@@ -413,6 +413,27 @@ def test_knobs_that_cannot_move_are_refused(knobs):
         train(new_rule(Scaled), knobs=knobs)
 
 
+def test_what_the_rule_refuses_is_refused_before_the_first_step():
+    class Bounded(Scaled):
+        _gain = 1.0
+
+        @property
+        def gain(self):
+            return self._gain
+
+        @gain.setter
+        def gain(self, value):
+            if value > 2:
+                raise ValueError(f"gain is {value}; 2 at most")
+            self._gain = value
+
+    rule = new_rule(Bounded)
+    before = {name: value.clone() for name, value in rule.state_dict().items()}
+    with pytest.raises(ValueError, match="gain is 3"):
+        train(rule, knobs={"gain": [(0, 0.5), (50, 3.0)]})
+    assert rule.gain == 1.0 and all(torch.equal(value, before[name]) for name, value in rule.state_dict().items())
+
+
 def test_a_knob_that_is_not_live_is_refused_by_name():
     with pytest.raises(ValueError, match="feedback_scale is no live knob of Feedback alignment"):
         train(new_rule(FeedbackAlignment), knobs={"feedback_scale": 2.0})

@@ -163,7 +163,7 @@ def play_03():
         sys.exit("this figure shows MNIST, which could not be loaded")
     for (color, line), std in zip(cu.plots.LAYER_STYLES, (1e-10, 1e-7, 1e-3, 0.3), strict=False):
         net = cu.MLP([784, 32, 10])
-        rule = cu.rules.ALL["WeightPerturbation"](net, perturbation_std=std, draws=10)
+        rule = cu.rules.WeightPerturbation(net, perturbation_std=std, draws=10)
         settings = dict(epochs=1, lr=3e-3, optimizer="adam", schedule="constant", eval_every=2_750, probe_every=550)
         frame = cu.train(rule, data, **settings, progress=False).frame
         for ax, column, factor in zip(axes, ("val_accuracy", "angle_1"), (100, 1), strict=True):

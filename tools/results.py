@@ -30,7 +30,8 @@ def specification(number):
 def run_block(rules, sizes, lrs, seeds=5, search_images=20_000, search_epochs=1, **settings):
     """(rows of the lr search or None, rows of the seeds) for one block."""
     if len(lrs) > 1:
-        print(f"lr search: {len(rules)} rules x {len(lrs)} learning rates, {search_epochs} epochs on {search_images:,} images each")
+        each = f"{search_epochs} epochs on {search_images:,} images each"
+        print(f"lr search: {len(rules)} rules x {len(lrs)} learning rates, {each}")
         short = {name: value for name, value in settings.items() if name not in ("eval_every", "limit", "epochs")}
         search, best = sweeps.choose_lr(rules, sizes, lrs, limit=search_images, epochs=search_epochs, **short)
         print(f"chosen on validation: {best}")
@@ -57,7 +58,7 @@ def main(number):
         temporary.replace(ROOT / "results" / path)
     last = table.dropna(subset=["test_accuracy"]).groupby(["sizes", "rule"]).test_accuracy
     print((100 * last.agg(["mean", "std", "min", "max"])).round(2).to_string())
-    print(f"{time.perf_counter() - begin:.0f} s; wrote results/{number}.csv and results/{number}_lr.csv")
+    print(f"{time.perf_counter() - begin:.0f} s; wrote results/{number}.csv{f' and {number}_lr.csv' if search else ''}")
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ class NodePerturbation(Rule):
     live_knobs: tuple[str, ...] = ("perturbation_std",)
     plausibility = {
         "weight_transport": "no", "update_locking": "partly", "non_local": "no", "separate_phases": "yes",
-        "global_error": "scalar", "signed_error": "scalar", "needs_derivative": "no", "cost": "1 + 2K forward",
+        "global_error": "scalar", "signed_error": "a signed scalar", "needs_derivative": "no", "cost": "1 + 2K forward",
     }
     perturb_hidden = True  # the frozen control turns it off
 
