@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pandas as pd
@@ -97,6 +98,7 @@ def test_one_lesson_is_measured_and_the_other_rows_stay(tool, tmp_path, monkeypa
     monkeypatch.setattr(tool, "NOTEBOOKS", tmp_path)
     monkeypatch.setattr(tool, "TABLE", tmp_path / "lessons.csv")
     monkeypatch.setattr(tool.torch, "set_num_threads", lambda count: None)
+    monkeypatch.setattr(tool, "load_dataset", lambda name: SimpleNamespace(is_fallback=False))
     monkeypatch.setattr(tool.os, "environ", dict(tool.os.environ))
     for name in ("01_a", "02_b"):
         notebook(tmp_path / f"{name}.ipynb", "import os, time", "assert os.environ['CI'] == 'true'; time.sleep(0.5)")

@@ -29,12 +29,16 @@ def test_the_example_of_a_rule_of_ones_own_runs(monkeypatch, capsys):
     assert abs(last.variance - 1) < 4 * last.variance_se
 
 
-def test_the_quoted_accuracies_are_those_of_the_stored_table():
-    final = cu.stored_results(6).dropna(subset=["test_accuracy"]).groupby("rule").test_accuracy.mean()
-    (sentence,) = re.findall(r"Lesson 06 on 784-500-10.*", README)
-    quoted = [float(number) for number in re.findall(r"(\d\d\.\d\d) %", sentence)]
-    measured = [final[name] for name in ("Backprop", "FeedbackAlignment", "FrozenHidden(FeedbackAlignment)")]
-    assert quoted == [round(100 * value, 2) for value in measured]
+def test_the_quoted_accuracies_are_those_of_the_stored_tables():
+    rows = re.findall(r"^\| (784[\w -]*?) \| `(.*?)` \| (\d\d) \| ([\d.]+) \| ([\d.]+) \|$", README, re.M)
+    assert {number for _, _, number, *_ in rows} == {"01", "03", "04", "06", "07", "09"}
+    for sizes, rule, number, accuracy, frozen in rows:
+        final = cu.stored_results(number).dropna(subset=["test_accuracy"])
+        final = final[final.sizes == sizes].groupby("rule")
+        mean = (100 * final.test_accuracy.mean()).map("{:.2f}".format)
+        control = "FrozenHidden(Backprop)" if "FrozenHidden(Backprop)" in mean else "FrozenHidden(FeedbackAlignment)"
+        assert (accuracy, frozen) == (mean[rule], mean[control])
+        assert final.seed.nunique()[rule] == 5 and final.seed.nunique()[control] >= 3
 
 
 def test_the_targets_of_lesson_06_are_met():
