@@ -246,7 +246,7 @@ def tabulate(cpu, gpu):
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def run(entries, rounds=60, repeats=20, epochs=15, batches=40, processes=5):
+def run(entries, rounds=30, repeats=5, epochs=15, batches=40, processes=5):
     """The whole table: steps on the CPU, and on a GPU if there is one; epochs; imports and loads."""
     found = {}
     for kind in ["cpu"] + ["cuda"] * torch.cuda.is_available():
