@@ -33,7 +33,8 @@ COLUMNS = ["measure", "rule", "unit", "goal", "cpu", "cpu_spread", "gpu", "gpu_s
 STARTS = ["import torch", "then import course_utils", "first load_dataset", "second load_dataset"]
 HEADER = """
 Medians; spread: 25th to 75th percentile over the rounds. Ratios are taken within a round.
-step: rule.step(x, y, optimizer) on one batch (784-500-10, batch 128), with train's SGD of momentum 0.9.
+step: rule.step(x, y, optimizer) on one batch of 128, with train's SGD of momentum 0.9; 784-500-10, direct feedback
+784-500-500-10, perturbation 784-256-10.
 matmul rate: torch.mm of two square float32 matrices, 1024 wide: what this machine can do at best.
 bare products (the bound): the step's matrix products by torch.mm into ready outputs, same shapes and order of
 operands; no bias, activation, loss, check, allocation or optimiser.
