@@ -154,26 +154,33 @@ def circuit_03():
     return figure
 
 
-def play_03():
-    """The playground at four sizes of the jiggle, for a reader without a kernel."""
+def accuracy_and_angle(runs, accuracies, angles=(0, 100), layer="hidden"):
+    """Train each of {label: (rule, arguments of train)}; accuracy and the first layer's angle, within these limits."""
     figure = Figure(figsize=(9.6, 3.6), layout="constrained")
     axes = figure.subplots(1, 2)
     data = cu.load_dataset("mnist")
     if data.is_fallback:
         sys.exit("this figure shows MNIST, which could not be loaded")
-    for (color, line), std in zip(cu.plots.LAYER_STYLES, (1e-10, 1e-7, 1e-3, 0.3), strict=False):
-        net = cu.MLP([784, 32, 10])
-        rule = cu.rules.WeightPerturbation(net, perturbation_std=std, draws=10)
-        settings = dict(epochs=1, lr=3e-3, optimizer="adam", schedule="constant", eval_every=2_750, probe_every=550)
-        frame = cu.train(rule, data, **settings, progress=False).frame
+    for (color, line), (label, (rule, settings)) in zip(cu.plots.LAYER_STYLES, runs.items(), strict=False):
+        often = dict(schedule="constant", eval_every=2_750, probe_every=550)
+        frame = cu.train(rule, data, **settings, **often, progress=False).frame
         for ax, column, factor in zip(axes, ("val_accuracy", "angle_1"), (100, 1), strict=True):
-            ax.plot(frame.samples, factor * frame[column], color=color, linestyle=line, label=f"σ = {std:g}")
-    axes[0].set(xlabel=cu.plots.UNITS["samples"], ylabel=cu.plots.UNITS["val_accuracy"], ylim=(0, 100))
-    axes[1].set(xlabel=cu.plots.UNITS["samples"], ylabel="hidden layer's angle to the gradient (°)", ylim=(86, 93))
-    cu.plots.draw_chance_band(axes[1], 784 * 32 + 32)
+            ax.plot(frame.samples, factor * frame[column], color=color, linestyle=line, label=label)
+    axes[0].set(xlabel=cu.plots.UNITS["samples"], ylabel=cu.plots.UNITS["val_accuracy"], ylim=accuracies)
+    axes[1].set(xlabel=cu.plots.UNITS["samples"], ylabel=f"{layer} layer's angle to the gradient (°)", ylim=angles)
+    cu.plots.draw_chance_band(axes[1], rule.net.weights[0].numel() + len(rule.net.biases[0]))
     for ax in axes:
         cu.plots.dress(ax)
     return figure
+
+
+def play_03():
+    """The playground at four sizes of the jiggle, for a reader without a kernel."""
+    runs = {}
+    for std in (1e-10, 1e-7, 1e-3, 0.3):
+        rule = cu.rules.WeightPerturbation(cu.MLP([784, 32, 10]), perturbation_std=std, draws=10)
+        runs[f"σ = {std:g}"] = rule, dict(epochs=1, lr=3e-3, optimizer="adam")
+    return accuracy_and_angle(runs, (0, 100), angles=(86, 93))
 
 
 def circuit_04():
@@ -196,24 +203,11 @@ def circuit_04():
 
 def play_04():
     """The playground with 1, 4, 16 and 64 tries, for a reader without a kernel."""
-    figure = Figure(figsize=(9.6, 3.6), layout="constrained")
-    axes = figure.subplots(1, 2)
-    data = cu.load_dataset("mnist")
-    if data.is_fallback:
-        sys.exit("this figure shows MNIST, which could not be loaded")
-    for (color, line), draws in zip(cu.plots.LAYER_STYLES, (1, 4, 16, 64), strict=False):
+    runs = {}
+    for draws in (1, 4, 16, 64):
         rule = NodePerturbation(cu.MLP([784, 128, 10]), draws=draws)
-        settings = dict(epochs=1, lr=0.01, schedule="constant", eval_every=2_750, probe_every=550)
-        frame = cu.train(rule, data, **settings, progress=False).frame
-        label = f"{draws} tries" if draws > 1 else "1 try"
-        for ax, column, factor in zip(axes, ("val_accuracy", "angle_1"), (100, 1), strict=True):
-            ax.plot(frame.samples, factor * frame[column], color=color, linestyle=line, label=label)
-    axes[0].set(xlabel=cu.plots.UNITS["samples"], ylabel=cu.plots.UNITS["val_accuracy"], ylim=(0, 100))
-    axes[1].set(xlabel=cu.plots.UNITS["samples"], ylabel="hidden layer's angle to the gradient (°)", ylim=(0, 100))
-    cu.plots.draw_chance_band(axes[1], 784 * 128 + 128)
-    for ax in axes:
-        cu.plots.dress(ax)
-    return figure
+        runs[f"{draws} tries" if draws > 1 else "1 try"] = rule, dict(epochs=1, lr=0.01)
+    return accuracy_and_angle(runs, (0, 100))
 
 
 def circuit_06():
@@ -241,25 +235,11 @@ def circuit_06():
 
 def play_06():
     """The playground at four feedback scales, for a reader without a kernel."""
-    figure = Figure(figsize=(9.6, 3.6), layout="constrained")
-    axes = figure.subplots(1, 2)
-    data = cu.load_dataset("mnist")
-    if data.is_fallback:
-        sys.exit("this figure shows MNIST, which could not be loaded")
-    for (color, line), scale in zip(cu.plots.LAYER_STYLES, (0.1, 1.0, 3.0, 10.0), strict=False):
+    runs = {}
+    for scale in (0.1, 1.0, 3.0, 10.0):
         rule = FeedbackAlignment(cu.MLP([784, 128, 10]), feedback_scale=scale)
-        settings = dict(epochs=1, lr=0.03, schedule="constant", eval_every=2_750, probe_every=550)
-        frame = cu.train(rule, data, **settings, progress=False).frame
-        for ax, column, factor in zip(axes, ("val_accuracy", "angle_1"), (100, 1), strict=True):
-            ax.plot(
-                frame.samples, factor * frame[column], color=color, linestyle=line, label=f"feedback scale {scale:g}"
-            )
-    axes[0].set(xlabel=cu.plots.UNITS["samples"], ylabel=cu.plots.UNITS["val_accuracy"], ylim=(80, 100))
-    axes[1].set(xlabel=cu.plots.UNITS["samples"], ylabel="hidden layer's angle to the gradient (°)", ylim=(0, 100))
-    cu.plots.draw_chance_band(axes[1], 784 * 128 + 128)
-    for ax in axes:
-        cu.plots.dress(ax)
-    return figure
+        runs[f"feedback scale {scale:g}"] = rule, dict(epochs=1, lr=0.03)
+    return accuracy_and_angle(runs, (80, 100))
 
 
 def circuit_07():
@@ -299,24 +279,11 @@ def circuit_07():
 
 def play_07():
     """The playground of direct feedback alignment at four feedback scales, for a reader without a kernel."""
-    figure = Figure(figsize=(9.6, 3.6), layout="constrained")
-    axes = figure.subplots(1, 2)
-    data = cu.load_dataset("mnist")
-    if data.is_fallback:
-        sys.exit("this figure shows MNIST, which could not be loaded")
-    for (color, line), scale in zip(cu.plots.LAYER_STYLES, (0.1, 1.0, 3.0, 10.0), strict=False):
+    runs = {}
+    for scale in (0.1, 1.0, 3.0, 10.0):
         rule = cu.rules.DirectFeedbackAlignment(cu.MLP([784, 128, 128, 10], activation="tanh"), feedback_scale=scale)
-        settings = dict(epochs=1, lr=0.03, schedule="constant", eval_every=2_750, probe_every=550)
-        frame = cu.train(rule, data, **settings, progress=False).frame
-        for ax, column, factor in zip(axes, ("val_accuracy", "angle_1"), (100, 1), strict=True):
-            label = f"feedback scale {scale:g}"
-            ax.plot(frame.samples, factor * frame[column], color=color, linestyle=line, label=label)
-    axes[0].set(xlabel=cu.plots.UNITS["samples"], ylabel=cu.plots.UNITS["val_accuracy"], ylim=(70, 100))
-    axes[1].set(xlabel=cu.plots.UNITS["samples"], ylabel="first layer's angle to the gradient (°)", ylim=(0, 100))
-    cu.plots.draw_chance_band(axes[1], 784 * 128 + 128)
-    for ax in axes:
-        cu.plots.dress(ax)
-    return figure
+        runs[f"feedback scale {scale:g}"] = rule, dict(epochs=1, lr=0.03)
+    return accuracy_and_angle(runs, (70, 100), layer="first")
 
 
 def circuit_template():
