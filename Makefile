@@ -90,9 +90,9 @@ results: $(STAMP)  ## measure one lesson's table anew: make results N=06
 	@echo "[results] measuring results/$(N).csv"
 	@$(PY) tools/results.py $(N)
 
-figures: $(STAMP)  ## draw lessons/figures/*.svg
+figures: $(STAMP)  ## draw lessons/figures/*.svg (one lesson's: make figures N=06)
 	@echo "[figures] drawing lessons/figures"
-	@$(PY) tools/figures.py
+	@$(PY) tools/figures.py $(N)
 
 bench: $(STAMP)  ## measure speed, print one table
 	@echo "[bench] timing; keep the machine quiet"

@@ -1,6 +1,7 @@
 """Every lesson in a real JupyterLab and in Notebook 7, driven by a headless Chromium, as a learner would."""
 
 import base64
+import contextlib
 import json
 import os
 import shutil
@@ -218,8 +219,17 @@ def wait_until(condition, what, seconds=30.0):
     return time.monotonic() - begin
 
 
-def press(lab, text):
-    lab.get_by_role("button", name=text, exact=True).click()
+def press(lab, text, seconds=SOON / 1000):
+    lab.get_by_role("button", name=text, exact=True).click(timeout=1000 * seconds)
+
+
+def ended(lab):
+    """Has the run ended? If not, press Stop; at the ends of the sliders it may diverge and end before the press."""
+    if lab.get_by_role("button", name="Train", exact=True).is_enabled():
+        return True
+    with contextlib.suppress(playwright.TimeoutError):
+        press(lab, "Stop", seconds=1)
+    return False
 
 
 def value(handle):
@@ -289,9 +299,7 @@ def to_the_ends(page, lab, name):
         wait_until(lambda old=before: status(lab) != old and samples(lab) > 0, "training at the ends")
         time.sleep(1)
         shoot(page, f"{name}-{key.lower()}")
-        if lab.get_by_role("button", name="Stop", exact=True).is_enabled():
-            press(lab, "Stop")
-        wait_until(lambda: lab.get_by_role("button", name="Train", exact=True).is_enabled(), "the end")
+        wait_until(lambda: ended(lab), "the end")
     time.sleep(0.5)  # the picture comes a moment after the buttons
     last = picture.get_attribute("src")
     press(lab, "Reset")

@@ -349,13 +349,15 @@ DRAWINGS = {
 }
 
 
-def main():
+def main(lessons):
     cu.setup(seed=0, device="cpu")
     FIGURES.mkdir(exist_ok=True)
     for name, draw in DRAWINGS.items():
+        if lessons and name.split("_")[0] not in lessons:
+            continue
         cu.plots.save_svg(draw(), FIGURES / name)
         print(f"drew lessons/figures/{name}")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
