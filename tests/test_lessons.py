@@ -155,6 +155,25 @@ SLIPS = {
         ("lr * change", "change"),
         ("len(h)", "h.shape[1]"),
     ],
+    "my_feedback": [
+        ("-weights, weights", "weights, -weights"),
+        ("torch.copysign(drawn, arrived)", "drawn * arrived.sign()"),
+        ("torch.copysign(drawn, arrived)", "drawn.abs() * arrived"),
+        ("torch.copysign(drawn, arrived)", "torch.copysign(arrived, drawn)"),
+        ("torch.copysign(drawn, arrived)", "arrived.sign()"),
+        ("torch.copysign(drawn, arrived)", "drawn.abs()"),
+        ("drawn, arrived", "drawn, weights"),
+        ("drawn, arrived", "drawn.T, arrived"),  # stops with an error
+    ],
+    "my_changes": [
+        (".mean()", ".sum()"),
+        (" < 0", " > 0"),
+        ("before * after < 0", "before != after"),
+        ("before * after < 0", "before < 0"),
+        ("before * after < 0", "before - after < 0"),
+        (".mean()", ".mean(0)"),
+        (".to(before.dtype).mean()", ".float().mean()"),
+    ],
     "my_decay_for": [
         ("1 - 0.5 ** (1 / half_life)", "0.5 ** (1 / half_life)"),
         ("1 - 0.5 ** (1 / half_life)", "0.6931471805599453 / half_life"),

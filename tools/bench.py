@@ -119,6 +119,9 @@ def weight_noise_products(draws):
 
 
 ENTRIES = [Entry(cu.rules.ALL[name], [784, 500, 10], 128) for name in ("Backprop", "FeedbackAlignment", "KolenPollack")]
+for _magnitude in ("uniform", "fixed_magnitude", "batch_magnitude"):
+    _knobs = {"magnitude": _magnitude}
+    ENTRIES.append(Entry(cu.rules.ALL["SignSymmetry"], [784, 500, 10], 128, knobs=_knobs))
 ENTRIES.append(Entry(cu.rules.ALL["WeightMirror"], [784, 500, 10], 128, mirror_products))
 for _name in ("DirectFeedbackAlignment", "ErrorSignDFA", "DirectRandomTargetProjection"):
     ENTRIES.append(Entry(cu.rules.ALL[_name], [784, 500, 500, 10], 128, direct_products))

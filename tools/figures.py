@@ -294,6 +294,30 @@ def circuit_template():
     return figure
 
 
+def circuit_08():
+    """Three ways back: the weights themselves, random ones, and any sizes with the right signs."""
+    figure = Figure(figsize=(11.4, 2.7), layout="constrained")
+    backs = {
+        "Backprop": "through W₂ᵀ:\n32 bits of each weight\nare copied",
+        "Sign symmetry": "through M₂ ⊙ sign(W₂):\n1 bit of each weight\nis copied",
+        "Feedback alignment": "through B₂:\nrandom, nothing\nis copied",
+    }
+    for ax, (title, back) in zip(figure.subplots(1, 3), backs.items(), strict=True):
+        fixed = title == "Feedback alignment"
+        cu.plots.circuit(ax, ["x", "h₁", "ŷ"], ["W₁", "W₂"], [None, back], feedback_fixed=fixed, title=title)
+    return figure
+
+
+def play_08():
+    """The playground at three shares of wrong signs and with a share moved while training runs."""
+    shares = {"0": 0.0, "0.2": 0.2, "0.5": 0.5, "0.5, then 0": [(0, 0.5), (27_500, 0.0)]}
+    runs = {}
+    for name, share in shares.items():
+        rule = cu.rules.SignSymmetry(cu.MLP([784, 128, 10]))
+        runs[f"flipped {name}"] = rule, dict(epochs=1, lr=0.03, knobs={"flipped": share})
+    return accuracy_and_angle(runs, (70, 100))
+
+
 def circuit_09():
     """Feedback alignment beside Kolen–Pollack: feedback that stands still, and feedback that changes alike."""
     figure = Figure(figsize=(9.6, 3.1), layout="constrained")
@@ -367,6 +391,8 @@ DRAWINGS = {
     "06_play.svg": play_06,
     "07_circuit.svg": circuit_07,
     "07_play.svg": play_07,
+    "08_circuit.svg": circuit_08,
+    "08_play.svg": play_08,
     "09_circuit.svg": circuit_09,
     "09_play.svg": play_09,
     "10_circuit.svg": circuit_10,
