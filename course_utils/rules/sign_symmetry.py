@@ -10,7 +10,6 @@ from course_utils.rules.feedback_alignment import FeedbackAlignment
 
 MAGNITUDES = ("uniform", "fixed_magnitude", "batch_magnitude")
 
-
 def first_buffers(net, seed, magnitude):
     """Magnitudes and thresholds of a rule that begins: two lists like net.weights, with [0] None."""
     drawn = net.draw_weights(seed + 1_000_003)[1:]  # no seed a network would have: B knows nothing of W's sizes
@@ -21,12 +20,10 @@ def first_buffers(net, seed, magnitude):
         drawn = [torch.full_like(b, math.sqrt(gain / b.shape[1])) for b in drawn]  # s: W's first standard deviation
     return [None, *(b.abs() for b in drawn)], [None, *thresholds]
 
-
 def unit_magnitudes(w, init, generator):
     """|ξ| of w's shape, ξ of variance 1 from the distribution that W began with, "gaussian" or "uniform"."""
     like = {"generator": generator, "device": w.device, "dtype": w.dtype}
     return math.sqrt(3) * torch.rand(w.shape, **like) if init == "uniform" else torch.randn(w.shape, **like).abs()
-
 
 class SignSymmetry(Rule):
     """Sign symmetry: the error goes back through weights that share nothing with W but the sign, one bit each.
@@ -66,7 +63,7 @@ class SignSymmetry(Rule):
     @torch.no_grad()
     def draw_feedback(self, generator):
         drawn = [None]
-        for w, m, threshold in list(zip(self.net.weights, self.magnitudes, self.thresholds))[1:]:
+        for w, m, threshold in list(zip(self.net.weights, self.magnitudes, self.thresholds, strict=True))[1:]:
             if self.magnitude == "batch_magnitude":
                 m = m * unit_magnitudes(w, self.net.init, generator)  # (3)
             drawn.append(torch.copysign(m, torch.where(threshold < self.flipped, -w, w)))  # (2), (6): m, signed
