@@ -180,6 +180,26 @@ SLIPS = {
         ("(1 / half_life)", "half_life"),
         ("0.5", "2"),
     ],
+    "my_mirror_step": [
+        (" / len(noise)", ""),
+        ("len(noise)", "noise.shape[1]"),
+        ("(1 - decay) * ", ""),
+        ("(1 - decay)", "decay"),
+        ("decay * heard.T", "heard.T"),
+        ("+ decay", "- decay"),
+        ("noise @ weights.T", "noise @ feedback.T"),
+        ("noise @ weights.T", "torch.tanh(noise @ weights.T)"),
+        ("heard.T @ noise", "noise.T @ heard"),  # stops with an error
+    ],
+    "my_decay_at_angle": [
+        ("(inputs + 1)", "inputs"),
+        ("torch.tan(angle) ** 2", "torch.tan(angle)"),
+        ("torch.tan(angle)", "torch.sin(angle)"),
+        ("torch.tan(angle)", "torch.tan(angle * torch.pi / 180)"),
+        ("(patterns + examples)", "patterns"),
+        ("2 * examples", "examples"),
+        ("(inputs + 1) / torch.tan(angle) ** 2", "(inputs + 1) * torch.tan(angle) ** 2"),
+    ],
 }
 
 

@@ -63,6 +63,12 @@ def direct_products(sizes, batch):
     return [product for product in layered_products(sizes, batch) if product[0] != "back"] + straight
 
 
+def mirror_products(sizes, batch, patterns=128):
+    """As layered_products, and what one mirror step adds for each layer with feedback: Y = Ξ Wᵀ, then Yᵀ Ξ."""
+    mirrors = [(kind, patterns, *layer) for layer in itertools.pairwise(sizes[1:]) for kind in ("forward", "gradient")]
+    return layered_products(sizes, batch) + mirrors
+
+
 def multiply_adds(products):
     """Σ batch · inputs · outputs: each product, of whatever kind, meets every weight once per example."""
     return sum(math.prod(shape) for _, *shape in products)
@@ -120,6 +126,7 @@ ENTRIES = [Entry(cu.rules.ALL[name], [784, 500, 10], 128) for name in ("Backprop
 for _magnitude in ("uniform", "fixed_magnitude", "batch_magnitude"):
     _knobs = {"magnitude": _magnitude}
     ENTRIES.append(Entry(cu.rules.ALL["SignSymmetry"], [784, 500, 10], 128, knobs=_knobs))
+ENTRIES.append(Entry(cu.rules.ALL["WeightMirror"], [784, 500, 10], 128, mirror_products))
 for _name in ("DirectFeedbackAlignment", "ErrorSignDFA", "DirectRandomTargetProjection"):
     ENTRIES.append(Entry(cu.rules.ALL[_name], [784, 500, 500, 10], 128, direct_products))
 for _draws in (1, 10, 100):

@@ -352,6 +352,29 @@ def play_09():
     return figure
 
 
+def circuit_10():
+    """The two modes of the weight mirror: awake the error goes back over B, asleep noise shows B what W is."""
+    figure = Figure(figsize=(9.6, 3.1), layout="constrained")
+    awake, asleep = figure.subplots(1, 2)
+    back = [None, "back through B₂:\nas in feedback\nalignment"]
+    cu.plots.circuit(awake, ["x", "h₁", "ŷ"], ["W₁", "W₂"], back, title="Awake: an image, an error")
+    back = [None, "B₂ learns:\ny at one end,\nξ at the other"]
+    cu.plots.circuit(asleep, ["", "ξ", "y"], ["", "W₂"], back, error="y", title="Asleep: noise, and no error")
+    asleep.patches[0].remove()  # no image, and no way from it
+    for patch in [p for p in asleep.patches if isinstance(p, FancyArrowPatch)][1:2]:
+        patch.remove()
+    return figure
+
+
+def play_10():
+    """The playground at three decays and without a mirror, for a reader without a kernel."""
+    runs = {}
+    settings = {"no mirror": dict(mirror_steps=0)} | {f"decay {d:g}": dict(decay=d) for d in (0.002, 0.02, 0.5)}
+    for name, knobs in settings.items():
+        runs[name] = cu.rules.WeightMirror(cu.MLP([784, 128, 10]), **knobs), dict(epochs=1, lr=0.1)
+    return accuracy_and_angle(runs, (80, 100))
+
+
 DRAWINGS = {
     "_template_circuit.svg": circuit_template,
     "00_play.svg": play_00,
@@ -372,6 +395,8 @@ DRAWINGS = {
     "08_play.svg": play_08,
     "09_circuit.svg": circuit_09,
     "09_play.svg": play_09,
+    "10_circuit.svg": circuit_10,
+    "10_play.svg": play_10,
 }
 
 
