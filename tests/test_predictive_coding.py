@@ -500,7 +500,7 @@ def test_knobs_may_move_while_training_runs_and_are_read_at_every_step():
             return super().infer(x, y)
 
     run(Watched, epochs=1, knobs=None, data=None, lr=0.05)
-    assert set(seen) == {(20, 0.1, 0.0)}
+    assert set(seen) == {(12, 0.2, 0.0)}
     seen.clear()
     rule = Watched(cu.MLP([784, 24, 10]))
     schedules = {"inference_steps": [(0, 2), (200, 5)], "inference_rate": 0.3, "state_noise": [(0, 0.0), (100, 0.01)]}
