@@ -89,7 +89,7 @@ class PredictiveCoding(Rule):
     """
 
     title = "Predictive coding"
-    lr = 0.3
+    lr = 0.2
     knobs = {
         "inference_steps": (1, 64, "log"),
         "inference_rate": (0.01, 1.0, "log"),
