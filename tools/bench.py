@@ -34,7 +34,8 @@ STARTS = ["import torch", "then import course_utils", "first load_dataset", "sec
 HEADER = """
 Medians; spread: 25th to 75th percentile over the rounds. Ratios are taken within a round.
 step: rule.step(x, y, optimizer) on one batch of 128, with train's SGD of momentum 0.9; 784-500-10, direct feedback
-784-500-500-10, perturbation 784-256-10.
+784-500-500-10, perturbation 784-256-10, predictive coding 784-256-256-10 in batches of 500,
+without a goal over autograd's step: it settles for 20 sweeps first.
 matmul rate: torch.mm of two square float32 matrices, 1024 wide: what this machine can do at best.
 bare products (the bound): the step's matrix products by torch.mm into ready outputs, same shapes and order of
 operands; no bias, activation, loss, check, allocation or optimiser.
@@ -138,6 +139,22 @@ for _draws in (1, 10, 100):
     _products = weight_noise_products(_draws)
     _all = 1 + 2 * _draws
     ENTRIES.append(Entry(cu.rules.ALL["WeightPerturbation"], [784, 256, 10], 128, _products, _knobs, _all))
+
+
+def settling_products(sweeps):
+    """Of predictive coding: what a sweep multiplies leaves out the first layer, whose prediction stands still."""
+
+    def products(sizes, batch):
+        layers = [(batch, *layer) for layer in itertools.pairwise(sizes)]
+        moving = layers[1:] or layers  # without hidden layers a sweep predicts the output again
+        sweep = [("back", *s) for s in layers[1:]] + [("forward", *s) for s in moving]
+        return [*(("forward", *s) for s in layers), *sweep * sweeps, *(("gradient", *s) for s in layers)]
+
+    return products
+
+
+_knobs = {"inference_steps": 20}
+ENTRIES.append(Entry(cu.rules.ALL["PredictiveCoding"], [784, 256, 256, 10], 500, settling_products(20), _knobs))
 
 
 def full_products(sizes, batch, passes):
@@ -266,6 +283,8 @@ def tabulate(cpu, gpu):
     for key, values in cpu.items():
         of_tries = key[0].startswith("step / ") and "products" in key[0] and "draws=" in key[1]
         goal = GOAL_OF_TRIES if of_tries else GOALS.get(key[0], "")
+        if key[0] == "step / autograd" and "inference_steps" in key[1]:
+            goal = ""
         row = [*key, units.get(key[0], "ratio" if " / " in key[0] else "s"), goal]
         for found in (values, gpu and gpu.get(key)):
             low, median, high = (f"{v:.3g}" for v in pd.Series(found or [0.0]).quantile([0.25, 0.5, 0.75]))
