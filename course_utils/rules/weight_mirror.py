@@ -50,11 +50,12 @@ class WeightMirror(FeedbackAlignment):
     @torch.no_grad()
     def mirror(self):
         for l in range(1, self.net.depth):
-            w, like = self.net.weights[l], {"generator": self.generator, "device": self.net.weights[l].device}
-            noise = torch.randn(self.examples, w.shape[1], dtype=w.dtype, **like)  # (2): each layer its own
-            current = noise @ w.T  # (2): no bias, no f, and nobody further on hears it
-            b = self.feedback_weights[l]
-            b.mul_(1 - self.decay).addmm_(current.T, noise, alpha=self.decay / self.examples)  # (4)
+            w, b = self.net.weights[l], self.feedback_weights[l]
+            # (2): each layer has noise of its own; no bias, no f, and nobody further on hears the current
+            noise = torch.randn(self.examples, len(w[0]), generator=self.generator, device=w.device, dtype=w.dtype)
+            current = noise @ w.T  # (2)
+            b.mul_(1 - self.decay)  # (4): forgets, and only here
+            torch.addmm(b, current.T, noise, alpha=self.decay / self.examples, out=b)  # (4)
 
     def step(self, x, y, optimizer):
         loss = super().step(x, y, optimizer)  # awake, (1): feedback alignment over the B of the moment
