@@ -56,7 +56,7 @@ class IncrementalPredictiveCoding(PredictiveCoding):
     lr = 0.01
     knobs = PredictiveCoding.knobs | {"inference_steps": (1, 32, "log"), "wait": (1, 32, "log")}
     live_knobs = tuple(knobs)
-    plausibility = PredictiveCoding.plausibility | {"update_locking": "no", "separate_phases": "no"}
+    plausibility = PredictiveCoding.plausibility | {"update_locking": "no"}
     settling = SettlingWhileLearning
     inference_steps = Checked("a whole number, 1 or larger", lambda value: isinstance(value, int) and value >= 1)
     wait = Checked("a whole number, 1 or larger", lambda value: isinstance(value, int) and value >= 1)
@@ -107,8 +107,9 @@ class SettlingByFeedback(SettlingWhileLearning):
 class LearnedFeedbackPC(IncrementalPredictiveCoding):
     """Incremental predictive coding without weight transport: errors come down through weights that learn as W does.
 
-    Sources: Kolen and Pollack 1994, doi:10.1109/ICNN.1994.374486. feedback_weights[l]
-    has the shape of net.weights[l], drawn apart from it; [0] is None. decay: the share both lose at each move.
+    Source of how they learn: Kolen and Pollack 1994, doi:10.1109/ICNN.1994.374486. feedback_weights[l] has the shape of
+    net.weights[l], from the same distribution; [0] is None. decay: the share λ that both lose at each move of the weights;
+    the optimiser's own weight_decay must be 0. Other arguments as in `IncrementalPredictiveCoding`.
     """
 
     title = "Incremental PC, learned feedback"
