@@ -41,6 +41,7 @@ STYLES = {
     "Predictive coding": (BLUE, "-."),
     "Near backprop": (PURPLE, ":"),
     "Incremental predictive coding": (ORANGE, "--"),
+    "Incremental PC, learned feedback": (RED, (0, (5, 1))),
     "Bidirectional predictive coding": (GREEN, ":"),
     "Forward-Forward": (PURPLE, "-."),
     "PEPITA": (ORANGE, ":"),

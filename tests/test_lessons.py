@@ -192,6 +192,26 @@ SLIPS = {
         ("len(error)", "error.shape[1]"),
         ("torch.tanh(v_below)", "(1 - torch.tanh(v_below) ** 2)"),
     ],
+    "my_state_move": [
+        ("precision * error", "error"),
+        ("slope * (message @ weights)", "message @ weights"),
+        ("1 - torch.tanh(state) ** 2", "1 - state**2"),
+        ("state + rate", "state - rate"),
+        ("- precision * error", "+ precision * error"),
+        ("state + rate * (", "rate * ("),
+        ("message @ weights", "message @ weights.T"),  # stops with an error
+        ("torch.tanh(state) ** 2", "torch.tanh(error) ** 2"),
+    ],
+    "my_synapse_estimate": [
+        ("@ sent / len(state)", "@ below / len(state)"),
+        ("sent = torch.tanh(below)", "sent = below"),
+        ("-precision * error", "-error"),
+        ("-precision", "precision"),
+        (" / len(state)", ""),
+        (" - bias", ""),
+        ("error.T @ sent", "sent.T @ error"),
+        ("len(state)", "state.shape[1]"),
+    ],
     "my_decay_for": [
         ("1 - 0.5 ** (1 / half_life)", "0.5 ** (1 / half_life)"),
         ("1 - 0.5 ** (1 / half_life)", "0.6931471805599453 / half_life"),

@@ -163,6 +163,23 @@ def full_products(sizes, batch, passes):
     return [*(("forward", *s) for s in layers * passes), *(("gradient", *s) for s in layers)]
 
 
+def incremental_products(sweeps):
+    """Of incremental predictive coding: as settling_products, with a gradient and new predictions at every sweep."""
+
+    def products(sizes, batch):
+        layers = [(batch, *layer) for layer in itertools.pairwise(sizes)]
+        ahead, gradient = [("forward", *s) for s in layers], [("gradient", *s) for s in layers]
+        sweep = [("back", *s) for s in layers[1:]] + [("forward", *s) for s in layers[1:]] + gradient
+        return [*ahead, *(sweep + ahead) * (sweeps - 1), *sweep]
+
+    return products
+
+
+for _name in ("IncrementalPredictiveCoding", "LearnedFeedbackPC"):
+    _knobs = {"inference_steps": 8}
+    ENTRIES.append(Entry(cu.rules.ALL[_name], [784, 256, 256, 10], 128, incremental_products(8), _knobs))
+
+
 def bare_products(products, device):
     """A call that runs the products and nothing else: operands ordered as in the rules, outputs allocated."""
     ready = []

@@ -460,6 +460,37 @@ def play_15():
     return accuracy_and_angle(runs, (50, 100), layer="first")
 
 
+def circuit_16():
+    """Predictive coding beside its incremental form: who moves when, and what brings the errors down."""
+    figure = Figure(figsize=(9.6, 3.6), layout="constrained")
+    titles = "Predictive coding: settle, then learn", "Incremental, learned feedback: both at every sweep"
+    for ax, title, learned in zip(figure.subplots(1, 2), titles, (False, True), strict=True):
+        cu.plots.circuit(ax, ["x", "v₁", "ŷ"], ["W₁", "W₂"], [None, None], error="ξ₂", title=title)
+        ax.add_patch(Circle((2, -1.3), 0.34, facecolor="#FBE9DF", edgecolor=cu.plots.RED, linewidth=1.5))
+        ax.text(2, -1.3, "ξ₁", ha="center", va="center", fontsize=13)
+        both = {"arrowstyle": "<|-|>", "color": cu.plots.RED, "linewidth": 1.8}
+        ax.annotate("", (2, -0.96), (2, -0.38), arrowprops=both)
+        line = "-" if learned else ":"
+        down = {"arrowstyle": "-|>", "color": cu.plots.RED, "linestyle": line, "linewidth": 1.8}
+        ax.annotate("", (2.3, -0.27), (3.7, -1.14), arrowprops=down)
+        words = "B₂: learned,\nnever a copy" if learned else "W₂ᵀ:\na copy"
+        ax.text(2.85, -0.98, words, color=cu.plots.RED, fontsize=11, ha="center", va="top")
+        moves = "W₁, W₂ and B₂ move after every sweep" if learned else "W₁, W₂ move once, after the last sweep"
+        ax.text(2, 0.95, moves, color=cu.plots.BLUE, fontsize=11, ha="center")
+        ax.set(ylim=(-1.85, 1.3))
+    return figure
+
+
+def play_16():
+    """The playground at three waits and with noisy states, for a reader without a kernel."""
+    runs = {}
+    for wait, noise in ((1, 0.0), (4, 0.0), (8, 0.0), (1, 0.3)):
+        rule = cu.rules.IncrementalPredictiveCoding(cu.MLP([784, 128, 10]), wait=wait, state_noise=noise)
+        name = f"wait {wait}, state noise {noise:g}" if noise else f"wait {wait}"
+        runs[name] = rule, dict(epochs=0.5, lr=0.01)
+    return accuracy_and_angle(runs, (0, 100))
+
+
 DRAWINGS = {
     "_template_circuit.svg": circuit_template,
     "00_play.svg": play_00,
@@ -485,6 +516,8 @@ DRAWINGS = {
     "15_circuit.svg": circuit_15,
     "15_settling.svg": settling_15,
     "15_play.svg": play_15,
+    "16_circuit.svg": circuit_16,
+    "16_play.svg": play_16,
 }
 
 

@@ -17,7 +17,7 @@ class Settling:
 
     @torch.no_grad()
     def __init__(self, rule, x, y):
-        self.rule, self.net, self.y = rule, rule.net, y
+        self.rule, self.net, self.y, self.back = rule, rule.net, y, rule.net.weights
         self.v, self.e, self.offsets = [self.net.check_input(x)], [None], self.net.offsets(x)
         self.h = self.v[:]
         for w, b in zip(self.net.weights, self.offsets, strict=True):
@@ -34,7 +34,7 @@ class Settling:
         """All states take a step (4) at once, then all errors are taken anew."""
         rate, noise = self.rule.inference_rate, self.rule.state_noise
         for l in range(1, self.net.depth):
-            pull = self.e[l + 1] @ self.net.weights[l]
+            pull = self.e[l + 1] @ self.back[l]
             self.v[l].addcmul_(pull, self.net.derivative(self.h[l]), value=rate).sub_(self.e[l], alpha=rate)  # (4)
             if noise:
                 self.v[l].add_(torch.empty_like(self.v[l]).normal_(generator=self.rule.generator), alpha=noise)
