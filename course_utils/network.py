@@ -105,7 +105,7 @@ class MLP(nn.Module):
             check_first(first, (len(x), self.sizes[1]))
         weights = self.weights if weights is None else weights
         biases = self.biases if biases is None else biases
-        activity_noise = self._draw_activity_noise(x) if self.activity_noise else [None] * self.depth
+        activity_noise = self._draw_activity_noise(x)
         h = [x]
         for l, (w, b) in enumerate(zip(weights, biases, strict=True)):
             a = _linear(h[-1], w, b) if l or first is None else first
@@ -117,10 +117,21 @@ class MLP(nn.Module):
         return h
 
     def _draw_activity_noise(self, x):
-        """Gaussian noise for the pre-activations of the hidden layers; None for the output layer."""
+        """Gaussian noise for the pre-activations of the hidden layers, None where there is none."""
+        if not self.activity_noise:
+            return [None] * self.depth
         generator = torch.Generator(x.device).manual_seed(self.noise_seed)
         like = {"generator": generator, "device": x.device, "dtype": x.dtype}
         return [self.activity_noise * torch.randn(len(x), units, **like) for units in self.sizes[1:-1]] + [None]
+
+    def offsets(self, x):
+        """What each layer adds to its product: b_l and, while training, this step's activity noise for these x."""
+        noises = self._draw_activity_noise(x)
+        return [b if noise is None else b + noise for b, noise in zip(self.biases, noises, strict=True)]
+
+    def nonlinearity(self, a):
+        """f of the hidden activation; same shape as a."""
+        return self._f(a)
 
     def derivative(self, h):
         """f′ of the hidden activation, written in h = f(a); same shape as h."""
