@@ -39,6 +39,7 @@ STYLES = {
     "Node perturbation": (GREEN, "-."),
     "Activity forward gradient": (PURPLE, "--"),
     "Predictive coding": (BLUE, "-."),
+    "Near backprop": (PURPLE, ":"),
     "Incremental predictive coding": (ORANGE, "--"),
     "Bidirectional predictive coding": (GREEN, ":"),
     "Forward-Forward": (PURPLE, "-."),

@@ -155,6 +155,24 @@ SLIPS = {
         ("lr * change", "change"),
         ("len(h)", "h.shape[1]"),
     ],
+    "my_state_step": [
+        (" * (1 - torch.tanh(v) ** 2)", ""),
+        ("(1 - torch.tanh(v) ** 2)", "(1 - v**2)"),
+        ("v + rate", "v - rate"),
+        ("pull - (v - prediction)", "pull + (v - prediction)"),
+        ("pull - (v - prediction)", "pull"),
+        ("rate * (pull", "(pull"),
+        ("rate * (pull - (v - prediction))", "rate * (pull - (v - prediction)) / len(v)"),
+        ("error_above @ weights_above", "error_above @ weights_above.T"),  # stops with an error
+    ],
+    "my_weight_gradient": [
+        ("torch.tanh(v_below)", "v_below"),
+        ("-error.T", "error.T"),
+        (" / len(error)", ""),
+        ("error.T @ torch.tanh(v_below)", "torch.tanh(v_below).T @ error"),
+        ("len(error)", "error.shape[1]"),
+        ("torch.tanh(v_below)", "(1 - torch.tanh(v_below) ** 2)"),
+    ],
     "my_decay_for": [
         ("1 - 0.5 ** (1 / half_life)", "0.5 ** (1 / half_life)"),
         ("1 - 0.5 ** (1 / half_life)", "0.6931471805599453 / half_life"),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyArrowPatch
+from matplotlib.patches import Circle, FancyArrowPatch
 
 import course_utils as cu
 from course_utils.rules.feedback_alignment import FeedbackAlignment
@@ -328,6 +328,91 @@ def play_09():
     return figure
 
 
+def circuit_15():
+    """Backprop beside predictive coding: a pass back, or errors of each layer's own that push states."""
+    figure = Figure(figsize=(11, 3.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    names, weights = ["x", "h₁", "h₂", "ŷ"], ["W₁", "W₂", "W₃"]
+    cu.plots.circuit(left, names, weights, [None] * 3, title="Backprop: a pass up, then a pass down")
+    back = {"arrowstyle": "-|>", "color": cu.plots.RED, "linestyle": "--", "linewidth": 1.8, "shrinkA": 0, "shrinkB": 0}
+    left.annotate("", (4.1, -1.3), (5.64, -1.3), arrowprops=back)
+    left.annotate("", (2.1, -1.3), (3.9, -1.3), arrowprops=back)
+    for x, name in ((4, "W₃ᵀ"), (2, "W₂ᵀ")):
+        left.annotate("", (x, -0.42), (x, -1.3), arrowprops=back)
+        left.text(x + 0.9, -1.4, name, color=cu.plots.RED, fontsize=11, ha="center", va="top")
+    ahead = {"arrowstyle": "-|>", "color": cu.plots.BLUE, "linewidth": 1.8, "shrinkA": 0, "shrinkB": 0}
+    both = {"arrowstyle": "<|-|>", "color": cu.plots.BLACK, "linewidth": 1.5, "shrinkA": 0, "shrinkB": 0}
+    for i, name in enumerate(["x", "v₁", "v₂", "y"]):
+        right.add_patch(Circle((2.4 * i, 0), 0.38, facecolor="white", edgecolor="black", linewidth=1.5))
+        right.text(2.4 * i, 0, name, ha="center", va="center", fontsize=13)
+        if i == 0:
+            continue
+        right.add_patch(Circle((2.4 * i, -1.5), 0.34, facecolor="#FBE9DF", edgecolor=cu.plots.RED, linewidth=1.5))
+        right.text(2.4 * i, -1.5, f"ε{'₁₂₃'[i - 1]}", ha="center", va="center", fontsize=13)
+        right.annotate("", (2.4 * i, -1.12), (2.4 * i, -0.42), arrowprops=both)
+        right.annotate("", (2.4 * i - 0.36, -1.5), (2.4 * i - 2.1, -0.3), arrowprops=ahead)
+        right.text(2.4 * i - 1.5, -1.12, weights[i - 1], color=cu.plots.BLUE, fontsize=12, ha="right")
+        if i > 1:
+            right.annotate("", (2.4 * i - 2.04, -0.12), (2.4 * i - 0.22, -1.2), arrowprops=back)
+            right.text(2.4 * i - 0.95, -0.52, weights[i - 1] + "ᵀ", color=cu.plots.RED, fontsize=11, ha="left")
+    right.set(
+        xlim=(-0.6, 7.8), ylim=(-2.05, 0.75), aspect="equal", title="Predictive coding: errors between neighbours"
+    )
+    right.axis("off")
+    return figure
+
+
+def settling_15():
+    """States, errors and energy of a small network at four moments of its settling: the lesson's slider."""
+    data = cu.load_dataset("mnist", limit=20_000)
+    if data.is_fallback:
+        sys.exit("this figure shows MNIST, which could not be loaded")
+    rule = cu.rules.PredictiveCoding(cu.MLP([784, 64, 32, 10], activation="tanh"))
+    cu.train(rule, data, epochs=1, progress=False)
+    s, v, errors, energies = rule.settling(rule, data.x_val[:1], (data.y_val[:1] + 1) % 10), [], [], []
+    for _ in range(101):
+        v.append(s.v[2][0].tolist())
+        errors.append([max(e.pow(2).mean().sqrt().item(), 1e-6) for e in s.e[1:]])
+        energies.append([*(0.5 * e.pow(2).sum().item() for e in s.e[1:-1]), rule.net.loss(s.output, s.y).item()])
+        s.sweep()
+    figure = Figure(figsize=(9.6, 5.2), layout="constrained")
+    axes = figure.subplots(2, 4)
+    for ax, at in zip(axes[0], (0, 2, 12, 100), strict=True):
+        ax.bar(range(32), v[0], width=0.9, color=cu.plots.GREY, alpha=0.5, label="feed-forward")
+        ax.plot(v[at], "D", markersize=3, color=cu.plots.BLUE, label="now")
+        ax.set(ylim=(-4, 4), xlabel="unit of layer 2", title=f"after {at} sweeps")
+    axes[0, 0].set_ylabel("state v")
+    grid = axes[0, 0].get_gridspec()
+    for ax in axes[1]:
+        ax.remove()
+    left, right = figure.add_subplot(grid[1, :2]), figure.add_subplot(grid[1, 2:])
+    names = ["layer 1", "layer 2", "output"]
+    for name, (color, line), column in zip(names, cu.plots.LAYER_STYLES, zip(*errors, strict=True), strict=False):
+        left.semilogy(column, color=color, linestyle=line, label=name)
+    left.set(xlabel="sweep", ylabel="error (rms over units)", ylim=(1e-4, 2))
+    colors = [color for color, _ in cu.plots.LAYER_STYLES[:3]]
+    right.stackplot(range(101), list(zip(*energies, strict=True)), colors=colors, alpha=0.6, labels=names)
+    right.set(xlabel="sweep", ylabel="energy F")
+    for ax in (*axes[0], left, right):
+        cu.plots.dress(ax, legend=ax in (axes[0, 0], left, right))
+    return figure
+
+
+def play_15():
+    """The playground settled, hardly settled, after one sweep, and shaken, for a reader without a kernel."""
+    settings = {
+        "T = 12, γ = 0.2": {},
+        "T = 20, γ = 0.01": {"inference_steps": 20, "inference_rate": 0.01},
+        "T = 1, γ = 0.2": {"inference_steps": 1},
+        "T = 12, γ = 0.2, noise 0.1": {"state_noise": 0.1},
+    }
+    runs = {}
+    for label, knobs in settings.items():
+        rule = cu.rules.PredictiveCoding(cu.MLP([784, 128, 128, 10]), **knobs)
+        runs[label] = rule, dict(epochs=1, lr=0.1)
+    return accuracy_and_angle(runs, (50, 100), layer="first")
+
+
 def circuit_17():
     """Predictive coding beside both streams: each layer predicted once, or from both sides."""
     figure = Figure(figsize=(9.6, 2.2), layout="constrained")
@@ -341,13 +426,7 @@ def circuit_17():
         for l in range(1, 4):
             ax.text(2 * l, 0.5, f"e{'₀₁₂₃'[l]}", color=cu.plots.BLUE, ha="center", va="bottom", fontsize=11)
         for l in range(3 if both else 0):
-            look = {
-                "arrowstyle": "-|>",
-                "color": cu.plots.RED,
-                "linestyle": "--",
-                "linewidth": 1.8,
-                "mutation_scale": 14,
-            }
+            look = {"arrowstyle": "-|>", "color": cu.plots.RED, "linewidth": 1.8, "mutation_scale": 14}
             bend = {"connectionstyle": "arc3,rad=-0.35", "shrinkA": 0, "shrinkB": 0}
             ax.add_patch(FancyArrowPatch((2 * l + 1.75, -0.32), (2 * l + 0.25, -0.32), **look, **bend))
             ax.text(2 * l + 1, -0.72, f"V{'₁₂₃'[l]}", color=cu.plots.RED, ha="center", va="top", fontsize=12)
@@ -373,7 +452,7 @@ def clamp_17():
     if data.is_fallback:
         sys.exit("this figure shows MNIST, which could not be loaded")
     rule = cu.rules.BidirectionalPredictiveCoding(cu.MLP([784, 256, 256, 10], loss="squared_error"))
-    cu.train(rule, data, epochs=2, lr=3e-3, optimizer="adam", progress=False)
+    cu.train(rule, data, epochs=2, lr=2e-3, optimizer="adam", progress=False)
     for ax, (first, second) in zip(figure.subplots(3, 1), ((3, 8), (4, 9), (1, 7)), strict=True):
         shares = torch.linspace(0, 1, 5)
         labels = torch.zeros(5, 10)
@@ -401,6 +480,9 @@ DRAWINGS = {
     "07_play.svg": play_07,
     "09_circuit.svg": circuit_09,
     "09_play.svg": play_09,
+    "15_circuit.svg": circuit_15,
+    "15_settling.svg": settling_15,
+    "15_play.svg": play_15,
     "17_circuit.svg": circuit_17,
     "17_play.svg": play_17,
     "17_clamp.svg": clamp_17,

@@ -89,7 +89,7 @@ class PredictiveCoding(Rule):
     """
 
     title = "Predictive coding"
-    lr = 0.1
+    lr = 0.2
     knobs = {
         "inference_steps": (1, 64, "log"),
         "inference_rate": (0.01, 1.0, "log"),
@@ -106,7 +106,7 @@ class PredictiveCoding(Rule):
     state_noise = Checked("a number, 0 or larger", lambda value: value >= 0)
     output_weight = Checked("a number above 0", lambda value: value > 0)
 
-    def __init__(self, net, seed=0, inference_steps=20, inference_rate=0.1, state_noise=0.0, output_weight=1.0):
+    def __init__(self, net, seed=0, inference_steps=12, inference_rate=0.2, state_noise=0.0, output_weight=1.0):
         super().__init__(net, seed)
         self.inference_steps, self.inference_rate = inference_steps, inference_rate
         self.state_noise, self.output_weight = state_noise, output_weight
