@@ -238,6 +238,31 @@ SLIPS = {
         ("2 * examples", "examples"),
         ("(inputs + 1) / torch.tan(angle) ** 2", "(inputs + 1) * torch.tan(angle) ** 2"),
     ],
+    "my_pull": [
+        (" * (1 - h * h)", ""),
+        ("h = torch.tanh(v)", "h = v"),
+        (" - alpha * e1 - beta * g1", " + alpha * e1 + beta * g1"),
+        (" - alpha * e1 - beta * g1", ""),
+        (" - beta * g1", ""),
+        (" - alpha * e1", ""),
+        ("beta * g0 @ V1", "alpha * g0 @ V1"),
+        ("alpha * e2 @ W2 + beta", "beta * e2 @ W2 + alpha"),
+        ("(1 - h * h)", "(1 - v * v)"),
+        ("x - h @ V1.T", "x + h @ V1.T"),  # as a public program has it
+        ("beta * g0 @ V1", "beta * g0 @ W1.T"),  # what a single set of synapses would send
+        ("e2 @ W2", "e2 @ W2.T"),  # stops with an error
+    ],
+    "my_generative_gradient": [
+        (" / len(x)", ""),
+        ("-beta *", "beta *"),
+        ("-beta *", "-"),
+        ("h = torch.tanh(v)", "h = v"),
+        ("(x - h @ V1.T)", "x"),
+        ("(x - h @ V1.T)", "(x + h @ V1.T)"),
+        ("(x - h @ V1.T).T @ h", "h.T @ (x - h @ V1.T)"),
+        ("len(x)", "x.shape[1]"),
+        ("(x - h @ V1.T).T @ h", "(x - h @ V1.T).T @ (h * (1 - h * h))"),
+    ],
 }
 
 

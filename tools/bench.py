@@ -172,12 +172,37 @@ def incremental_products(sweeps):
         sweep = [("back", *s) for s in layers[1:]] + [("forward", *s) for s in layers[1:]] + gradient
         return [*ahead, *(sweep + ahead) * (sweeps - 1), *sweep]
 
+
+def two_streams_products(sweeps):
+    """Of bidirectional predictive coding: both streams once, then sweeps in which the image is V_1 times itself."""
+
+    def products(sizes, batch):
+        layers = [(batch, *layer) for layer in itertools.pairwise(sizes)]
+        pixels, *between = layers
+        square = [("forward", sizes[1], sizes[0], sizes[1]), ("back", *pixels)]
+        start = [("forward", *layer) for layer in layers] + [("back", *layer) for layer in layers[1:]] + square
+        inner = [(kind, *layer) for layer in between for kind in ("forward", "back")]  # predict up; hear from above
+        inner += [(kind, *layer) for layer in between[:-1] for kind in ("forward", "back")]  # the same, down
+        sweep = [*inner, ("forward", batch, sizes[1], sizes[1])]
+        end = [("back", *pixels), *(("gradient", *layer) for layer in layers * 2)]
+        return start + sweep * sweeps * (len(sizes) > 2) + end
+
     return products
 
 
 for _name in ("IncrementalPredictiveCoding", "LearnedFeedbackPC"):
     _knobs = {"inference_steps": 8}
     ENTRIES.append(Entry(cu.rules.ALL[_name], [784, 256, 256, 10], 128, incremental_products(8), _knobs))
+
+ENTRIES.append(
+    Entry(
+        cu.rules.ALL["BidirectionalPredictiveCoding"],
+        [784, 256, 256, 10],
+        128,
+        two_streams_products(8),
+        {"inference_steps": 8},
+    )
+)
 
 
 def bare_products(products, device):

@@ -491,6 +491,55 @@ def play_16():
     return accuracy_and_angle(runs, (0, 100))
 
 
+def circuit_17():
+    """Predictive coding beside both streams: each layer predicted once, or from both sides."""
+    figure = Figure(figsize=(9.6, 2.2), layout="constrained")
+    titles = "Predictive coding", "Bidirectional predictive coding"
+    for ax, title in zip(figure.subplots(1, 2), titles, strict=True):
+        names = ["x", "v₁", "v₂", "y"]
+        cu.plots.circuit(ax, names, ["W₁", "W₂", "W₃"], [None] * 3, error="", title=title)
+        for patch in ax.patches[4:6]:  # no error node of the output's own: every layer has errors here
+            patch.set_visible(False)
+        both = title.startswith("Bi")
+        for l in range(1, 4):
+            ax.text(2 * l, 0.5, f"e{'₀₁₂₃'[l]}", color=cu.plots.BLUE, ha="center", va="bottom", fontsize=11)
+        for l in range(3 if both else 0):
+            look = {"arrowstyle": "-|>", "color": cu.plots.RED, "linewidth": 1.8, "mutation_scale": 14}
+            bend = {"connectionstyle": "arc3,rad=-0.35", "shrinkA": 0, "shrinkB": 0}
+            ax.add_patch(FancyArrowPatch((2 * l + 1.75, -0.32), (2 * l + 0.25, -0.32), **look, **bend))
+            ax.text(2 * l + 1, -0.72, f"V{'₁₂₃'[l]}", color=cu.plots.RED, ha="center", va="top", fontsize=12)
+            ax.text(2 * l, -0.5, f"g{'₀₁₂'[l]}", color=cu.plots.RED, ha="center", va="top", fontsize=11)
+        ax.set(ylim=(-1.1, 0.95))
+    return figure
+
+
+def play_17():
+    """The playground at four weights of the generative stream, for a reader without a kernel."""
+    runs = {}
+    for beta in (1e-4, 3e-3, 0.1, 1.0):
+        net = cu.MLP([784, 128, 10], loss="squared_error")
+        rule = cu.rules.BidirectionalPredictiveCoding(net, generative=beta, inference_rate=0.03)
+        runs[f"generative {beta:g}"] = rule, dict(epochs=1, optimizer="adam")
+    return accuracy_and_angle(runs, (0, 100))
+
+
+def clamp_17():
+    """Drawings for labels on the way from one digit to another: lesson 17's first slider."""
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    data = cu.load_dataset("mnist")
+    if data.is_fallback:
+        sys.exit("this figure shows MNIST, which could not be loaded")
+    rule = cu.rules.BidirectionalPredictiveCoding(cu.MLP([784, 256, 256, 10], loss="squared_error"))
+    cu.train(rule, data, epochs=2, lr=2e-3, optimizer="adam", progress=False)
+    for ax, (first, second) in zip(figure.subplots(3, 1), ((3, 8), (4, 9), (1, 7)), strict=True):
+        shares = torch.linspace(0, 1, 5)
+        labels = torch.zeros(5, 10)
+        labels[:, first], labels[:, second] = 1 - shares, shares
+        words = [f"{1 - share:.0%} {first}, {share:.0%} {second}" for share in shares.tolist()]
+        cu.plots.images(ax, rule.generate(labels), titles=words)
+    return figure
+
+
 DRAWINGS = {
     "_template_circuit.svg": circuit_template,
     "00_play.svg": play_00,
@@ -518,6 +567,9 @@ DRAWINGS = {
     "15_play.svg": play_15,
     "16_circuit.svg": circuit_16,
     "16_play.svg": play_16,
+    "17_circuit.svg": circuit_17,
+    "17_play.svg": play_17,
+    "17_clamp.svg": clamp_17,
 }
 
 
