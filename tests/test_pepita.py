@@ -285,6 +285,21 @@ def test_the_feedback_is_the_published_one():
     assert abs(cosine(rule.feedback.flatten(), other.flatten())) < 4 / math.sqrt(f.numel())
 
 
+def self_feeding_miss(rule_class):
+    """On a dark image, in a linear network, W₁F must change by +η W₁F ⟨e eᵀ⟩ FᵀF."""
+    net = small_net(SIZES[2], "linear")
+    rule, (x, y) = rule_class(net, feedback_scale=0.7, dropout=0.0).double(), batch(net)
+    x = torch.zeros_like(x)
+    w1, f, e = net.weights[0].detach(), 0.7 * rule.feedback, net.output_error(net(x), y).detach()
+    return (grads(rule, x, y)[0] @ f + w1 @ f @ (e.T @ e / len(x)) @ (f.T @ f)).abs().max().item()
+
+
+def test_w1_f_feeds_itself_with_the_square_of_f():
+    assert self_feeding_miss(Pepita) < EXACT
+    for wrong in ("swapped", "sum", "inputs of pass 1"):
+        assert self_feeding_miss(mutant(wrong)) > 1e-3, wrong
+
+
 def aligned(rule_class, seed=0):
     """The angle of W₂ to −(W₁F)ᵀ before and after training, and the validation accuracy."""
     rule = rule_class(cu.MLP([784, 32, 10], seed=seed), seed=seed, feedback_scale=0.2, dropout=0.0)
@@ -404,3 +419,12 @@ def test_the_output_layer_tends_to_the_true_gradient():
         return ((ours[2] - true[2]).norm() / true[2].norm()).item()
 
     assert miss(1e-6) < 1e-5 and miss(1.0) > 1e-2
+
+
+def test_the_targets_of_lesson_22_are_met():
+    final = cu.stored_results(22).dropna(subset=["test_accuracy"])
+    assert set(final.rule) == {"Pepita", "Backprop", "FrozenHidden(Backprop)"}
+    assert (final.groupby("rule").seed.nunique() == 5).all()
+    mean = 100 * final.groupby("rule").test_accuracy.mean()
+    assert mean["Pepita"] >= 97.5
+    assert mean["Pepita"] - mean["FrozenHidden(Backprop)"] >= 1
