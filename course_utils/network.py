@@ -13,6 +13,7 @@ from torch import nn
 from course_utils.checks import (
     check_finite,
     check_first,
+    check_gains,
     check_labels,
     check_name,
     check_noise,
@@ -91,18 +92,21 @@ class MLP(nn.Module):
         """Outputs (batch, classes): logits under cross entropy, ŷ under squared error."""
         return self.activations(x)[-1]
 
-    def activations(self, x, weights=None, biases=None, noise=None, first=None):
+    def activations(self, x, weights=None, biases=None, noise=None, first=None, gains=None):
         """All layers' activities [h_0 = x, h_1, …, output], each (batch, units).
 
         weights, biases: lists to use instead of the network's own; a (draws, out, in) tensor with its (draws, out)
         makes that many passes in one, (draws, batch, units). noise: one tensor a layer, (batch, units),
         added to the pre-activations, on top of the activity noise of training; or (draws, batch, units), for that
         many passes in one. first: the pre-activations of layer 1, where they are known, saves their product.
-        Raises ValueError for an x that the network cannot take and for noise or first of another shape.
+        gains: one tensor a hidden layer, (batch, units), that multiplies its activities, as dropout does.
+        Raises ValueError for an x that the network cannot take and for noise, first or gains of another shape.
         """
         x = self.check_input(x)
         if first is not None:
             check_first(first, (len(x), self.sizes[1]))
+        if gains is not None:
+            check_gains(gains, [(len(x), units) for units in self.sizes[1:-1]])
         weights = self.weights if weights is None else weights
         biases = self.biases if biases is None else biases
         activity_noise = self._draw_activity_noise(x)
@@ -114,6 +118,8 @@ class MLP(nn.Module):
                     check_noise(added, a)
                     a = a + added
             h.append(a if l == self.depth - 1 else self._f(a))
+            if gains is not None and l < self.depth - 1:
+                h[-1] = h[-1] * gains[l]
         return h
 
     def _draw_activity_noise(self, x):

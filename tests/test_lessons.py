@@ -212,6 +212,22 @@ SLIPS = {
         ("error.T @ sent", "sent.T @ error"),
         ("len(state)", "state.shape[1]"),
     ],
+    "my_pepita_update": [
+        ("x + error", "x - error"),
+        ("difference.T @ again", "difference.T @ x"),
+        ("difference.T @ again", "again.T @ difference"),
+        ("difference.T @ again", "-difference.T @ again"),
+        (" / len(x)", ""),
+        ("len(x)", "x.shape[1]"),
+        ("torch.tanh(x @ weights.T) - torch.tanh(again @ weights.T)", "(x - again) @ weights.T"),  # no f
+        ("error @ feedback.T", "error @ feedback"),  # stops with an error
+    ],
+    "my_hidden_feedback": [
+        ("-(weights", "(weights"),
+        (").T", ")"),
+        ("weights @ feedback", "weights.T @ feedback"),  # stops with an error
+        ("(weights @ feedback)", "(weights @ feedback / len(weights))"),
+    ],
     "my_decay_for": [
         ("1 - 0.5 ** (1 / half_life)", "0.5 ** (1 / half_life)"),
         ("1 - 0.5 ** (1 / half_life)", "0.6931471805599453 / half_life"),

@@ -314,3 +314,17 @@ def test_offsets_are_the_biases_and_while_training_the_activity_noise_of_the_ste
         a = rebuilt @ w.T + offset
         rebuilt = a if l == net.depth - 1 else net.nonlinearity(a)
         assert torch.allclose(rebuilt, h[l + 1], rtol=0, atol=1e-12)
+
+
+def test_gains_multiply_the_hidden_activities_and_nothing_else():
+    net = small_net()
+    x, _ = batch(net)
+    gains = [torch.rand(4, units, dtype=torch.float64) for units in (6, 5)]
+    h = net.activations(x, gains=gains)
+    first = torch.tanh(x @ net.weights[0].T + net.biases[0]) * gains[0]
+    second = torch.tanh(first @ net.weights[1].T + net.biases[1]) * gains[1]
+    for ours, expected in zip(h[1:], (first, second, second @ net.weights[2].T + net.biases[2]), strict=True):
+        assert torch.allclose(ours, expected, rtol=0, atol=1e-14)
+    for wrong in (gains[:1], [*gains, gains[0]], [gains[0][:1], gains[1]], gains[::-1]):
+        with pytest.raises(ValueError, match="gains have shapes"):
+            net.activations(x, gains=wrong)

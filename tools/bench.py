@@ -205,6 +205,19 @@ ENTRIES.append(
 )
 
 
+def pepita_products(sizes, batch):
+    """Two passes, but the second's first product has as many columns as there are outputs, and the network is given
+    W₁F; the second input; the gradients."""
+    layers = [(batch, *layer) for layer in itertools.pairwise(sizes)]
+    ends, units = (sizes[0], sizes[-1]), sizes[1]
+    nudge = [("forward", batch, ends[1], ends[0]), ("forward", units, *ends), ("forward", batch, ends[1], units)]
+    second = [("forward", *layer) for layer in layers[1:]]
+    return [*(("forward", *s) for s in layers), *nudge, *second, *(("gradient", *s) for s in layers)]
+
+
+ENTRIES.append(Entry(cu.rules.ALL["Pepita"], [784, 500, 10], 128, pepita_products))
+
+
 def bare_products(products, device):
     """A call that runs the products and nothing else: operands ordered as in the rules, outputs allocated."""
     ready = []

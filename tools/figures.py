@@ -540,6 +540,36 @@ def clamp_17():
     return figure
 
 
+def circuit_22():
+    """Backprop beside PEPITA: an error that goes back through the network, and one that goes in at its front."""
+    figure = Figure(figsize=(9.6, 3.3), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    names, ahead, back = ["x", "h₁", "ŷ"], ["W₁", "W₂"], "back through W₂ᵀ:\na second synapse that\nmust copy the first"
+    cu.plots.circuit(left, names, ahead, [None, back], False, title="Backprop")
+    cu.plots.circuit(right, ["x + F e", *names[1:]], ahead, [None, None], title="PEPITA: forward, and forward again")
+    right.texts[0].set_fontsize(9)
+    look = {"arrowstyle": "-|>", "color": cu.plots.RED, "linestyle": "--", "linewidth": 1.8}
+    right.annotate("", (0, -0.42), (3.64, -1.3), arrowprops={**look, "connectionstyle": "angle,angleA=0,angleB=90"})
+    right.text(
+        1.8,
+        -1.2,
+        "through F to the input:\nrandom synapses that never change",
+        color=cu.plots.RED,
+        fontsize=11,
+        ha="center",
+    )
+    return figure
+
+
+def play_22():
+    """The playground at four feedback scales, for a reader without a kernel."""
+    runs = {}
+    for scale in (0.005, 0.05, 0.2, 1.0):
+        rule = cu.rules.Pepita(cu.MLP([784, 128, 10]), feedback_scale=scale)
+        runs[f"feedback scale {scale:g}"] = rule, dict(epochs=1, lr=0.1)
+    return accuracy_and_angle(runs, (0, 100))
+
+
 DRAWINGS = {
     "_template_circuit.svg": circuit_template,
     "00_play.svg": play_00,
@@ -570,6 +600,8 @@ DRAWINGS = {
     "17_circuit.svg": circuit_17,
     "17_play.svg": play_17,
     "17_clamp.svg": clamp_17,
+    "22_circuit.svg": circuit_22,
+    "22_play.svg": play_22,
 }
 
 
