@@ -123,22 +123,10 @@ def weight_noise_products(draws):
     return products
 
 
-ENTRIES = [Entry(cu.rules.ALL[name], [784, 500, 10], 128) for name in ("Backprop", "FeedbackAlignment", "KolenPollack")]
-for _magnitude in ("uniform", "fixed_magnitude", "batch_magnitude"):
-    _knobs = {"magnitude": _magnitude}
-    ENTRIES.append(Entry(cu.rules.ALL["SignSymmetry"], [784, 500, 10], 128, knobs=_knobs))
-ENTRIES.append(Entry(cu.rules.ALL["WeightMirror"], [784, 500, 10], 128, mirror_products))
-for _name in ("DirectFeedbackAlignment", "ErrorSignDFA", "DirectRandomTargetProjection"):
-    ENTRIES.append(Entry(cu.rules.ALL[_name], [784, 500, 500, 10], 128, direct_products))
-for _draws in (1, 10, 100):
-    for _name, _passes in (("NodePerturbation", 2), ("ActivityForwardGradient", 1)):
-        _products = unit_noise_products(_draws, _passes)
-        _all = 1 + _passes * _draws
-        ENTRIES.append(Entry(cu.rules.ALL[_name], [784, 256, 10], 128, _products, {"draws": _draws}, _all))
-    _knobs = {"draws": _draws, "noise": "rademacher"}
-    _products = weight_noise_products(_draws)
-    _all = 1 + 2 * _draws
-    ENTRIES.append(Entry(cu.rules.ALL["WeightPerturbation"], [784, 256, 10], 128, _products, _knobs, _all))
+def full_products(sizes, batch, passes):
+    """The products of so many forward passes, each made in full, and of one gradient."""
+    layers = [(batch, *layer) for layer in itertools.pairwise(sizes)]
+    return [*(("forward", *s) for s in layers * passes), *(("gradient", *s) for s in layers)]
 
 
 def settling_products(sweeps):
@@ -153,24 +141,17 @@ def settling_products(sweeps):
     return products
 
 
-_knobs = {"inference_steps": 20}
-ENTRIES.append(Entry(cu.rules.ALL["PredictiveCoding"], [784, 256, 256, 10], 500, settling_products(20), _knobs))
-
-
-def full_products(sizes, batch, passes):
-    """The products of so many forward passes, each made in full, and of one gradient."""
-    layers = [(batch, *layer) for layer in itertools.pairwise(sizes)]
-    return [*(("forward", *s) for s in layers * passes), *(("gradient", *s) for s in layers)]
-
-
 def incremental_products(sweeps):
     """Of incremental predictive coding: as settling_products, with a gradient and new predictions at every sweep."""
 
     def products(sizes, batch):
         layers = [(batch, *layer) for layer in itertools.pairwise(sizes)]
-        ahead, gradient = [("forward", *s) for s in layers], [("gradient", *s) for s in layers]
-        sweep = [("back", *s) for s in layers[1:]] + [("forward", *s) for s in layers[1:]] + gradient
-        return [*ahead, *(sweep + ahead) * (sweeps - 1), *sweep]
+        moving = [("forward", *s) for s in layers[1:] or layers]  # without hidden layers the output is predicted again
+        ahead, anew = [("forward", *s) for s in layers], [("forward", *layers[0]), *moving]
+        sweep = [("back", *s) for s in layers[1:]] + moving + [("gradient", *s) for s in layers]
+        return [*ahead, *(sweep + anew) * (sweeps - 1), *sweep]
+
+    return products
 
 
 def two_streams_products(sweeps):
@@ -190,21 +171,6 @@ def two_streams_products(sweeps):
     return products
 
 
-for _name in ("IncrementalPredictiveCoding", "LearnedFeedbackPC"):
-    _knobs = {"inference_steps": 8}
-    ENTRIES.append(Entry(cu.rules.ALL[_name], [784, 256, 256, 10], 128, incremental_products(8), _knobs))
-
-ENTRIES.append(
-    Entry(
-        cu.rules.ALL["BidirectionalPredictiveCoding"],
-        [784, 256, 256, 10],
-        128,
-        two_streams_products(8),
-        {"inference_steps": 8},
-    )
-)
-
-
 def pepita_products(sizes, batch):
     """Two passes, but the second's first product has as many columns as there are outputs, and the network is given
     W₁F; the second input; the gradients."""
@@ -215,6 +181,30 @@ def pepita_products(sizes, batch):
     return [*(("forward", *s) for s in layers), *nudge, *second, *(("gradient", *s) for s in layers)]
 
 
+ENTRIES = [Entry(cu.rules.ALL[name], [784, 500, 10], 128) for name in ("Backprop", "FeedbackAlignment", "KolenPollack")]
+for _magnitude in ("uniform", "fixed_magnitude", "batch_magnitude"):
+    _knobs = {"magnitude": _magnitude}
+    ENTRIES.append(Entry(cu.rules.ALL["SignSymmetry"], [784, 500, 10], 128, knobs=_knobs))
+ENTRIES.append(Entry(cu.rules.ALL["WeightMirror"], [784, 500, 10], 128, mirror_products))
+for _name in ("DirectFeedbackAlignment", "ErrorSignDFA", "DirectRandomTargetProjection"):
+    ENTRIES.append(Entry(cu.rules.ALL[_name], [784, 500, 500, 10], 128, direct_products))
+for _draws in (1, 10, 100):
+    for _name, _passes in (("NodePerturbation", 2), ("ActivityForwardGradient", 1)):
+        _products = unit_noise_products(_draws, _passes)
+        _all = 1 + _passes * _draws
+        ENTRIES.append(Entry(cu.rules.ALL[_name], [784, 256, 10], 128, _products, {"draws": _draws}, _all))
+    _knobs = {"draws": _draws, "noise": "rademacher"}
+    _products = weight_noise_products(_draws)
+    _all = 1 + 2 * _draws
+    ENTRIES.append(Entry(cu.rules.ALL["WeightPerturbation"], [784, 256, 10], 128, _products, _knobs, _all))
+for _name, _batch, _sweeps, _products in (
+    ("PredictiveCoding", 500, 20, settling_products),
+    ("IncrementalPredictiveCoding", 128, 8, incremental_products),
+    ("LearnedFeedbackPC", 128, 8, incremental_products),
+    ("BidirectionalPredictiveCoding", 128, 8, two_streams_products),
+):
+    _knobs = {"inference_steps": _sweeps}
+    ENTRIES.append(Entry(cu.rules.ALL[_name], [784, 256, 256, 10], _batch, _products(_sweeps), _knobs))
 ENTRIES.append(Entry(cu.rules.ALL["Pepita"], [784, 500, 10], 128, pepita_products))
 
 
