@@ -182,6 +182,7 @@ def pepita_products(sizes, batch):
 
 
 ENTRIES = [Entry(cu.rules.ALL[name], [784, 500, 10], 128) for name in ("Backprop", "FeedbackAlignment", "KolenPollack")]
+_knobs: dict
 for _magnitude in ("uniform", "fixed_magnitude", "batch_magnitude"):
     _knobs = {"magnitude": _magnitude}
     ENTRIES.append(Entry(cu.rules.ALL["SignSymmetry"], [784, 500, 10], 128, knobs=_knobs))

@@ -447,7 +447,7 @@ def settling_15():
 
 def play_15():
     """The playground settled, hardly settled, after one sweep, and shaken, for a reader without a kernel."""
-    settings = {
+    settings: dict[str, dict] = {
         "T = 12, γ = 0.2": {},
         "T = 20, γ = 0.01": {"inference_steps": 20, "inference_rate": 0.01},
         "T = 1, γ = 0.2": {"inference_steps": 1},
@@ -504,9 +504,11 @@ def circuit_17():
         for l in range(1, 4):
             ax.text(2 * l, 0.5, f"e{'₀₁₂₃'[l]}", color=cu.plots.BLUE, ha="center", va="bottom", fontsize=11)
         for l in range(3 if both else 0):
-            look = {"arrowstyle": "-|>", "color": cu.plots.RED, "linewidth": 1.8, "mutation_scale": 14}
-            bend = {"connectionstyle": "arc3,rad=-0.35", "shrinkA": 0, "shrinkB": 0}
-            ax.add_patch(FancyArrowPatch((2 * l + 1.75, -0.32), (2 * l + 0.25, -0.32), **look, **bend))
+            ends = (2 * l + 1.75, -0.32), (2 * l + 0.25, -0.32)
+            arrow = FancyArrowPatch(*ends, arrowstyle="-|>", connectionstyle="arc3,rad=-0.35", mutation_scale=14)
+            arrow.set(color=cu.plots.RED, linewidth=1.8)
+            arrow.shrinkA = arrow.shrinkB = 0
+            ax.add_patch(arrow)
             ax.text(2 * l + 1, -0.72, f"V{'₁₂₃'[l]}", color=cu.plots.RED, ha="center", va="top", fontsize=12)
             ax.text(2 * l, -0.5, f"g{'₀₁₂'[l]}", color=cu.plots.RED, ha="center", va="top", fontsize=11)
         ax.set(ylim=(-1.1, 0.95))

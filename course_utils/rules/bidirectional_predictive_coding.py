@@ -128,6 +128,8 @@ def fill_in(rule, x, known):
 class OpenEnds:
     """What two streams can be asked: each method clamps what it is given, and what is left open settles."""
 
+    net: MLP  # what the rule brings
+    inference_steps: Checked
     settling: type[Settling] = Settling
 
     @torch.no_grad()
