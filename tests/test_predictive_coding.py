@@ -539,3 +539,31 @@ def test_shuffled_labels_teach_nothing_about_the_test_set():
     rule = run(data=replace(data, y_train=data.y_train[order]))
     chance, n = 0.1, len(data.y_test)
     assert cu.evaluate(rule, data.x_test, data.y_test) < chance + 4 * (chance * (1 - chance) / n) ** 0.5
+
+
+def test_the_targets_of_lesson_15_are_met():
+    final = cu.stored_results(15).dropna(subset=["test_accuracy"])
+    main = final[final.rule.isin(["PredictiveCoding", "Backprop", "FrozenHidden(Backprop)"])]
+    assert main.rule.nunique() == 3 and (main.groupby("rule").seed.nunique() == 5).all()
+    mean = 100 * final.groupby("rule").test_accuracy.mean()
+    assert mean["PredictiveCoding"] >= 97.5
+    assert mean["PredictiveCoding"] - mean["FrozenHidden(Backprop)"] >= 2
+
+
+def settled_share(rule, x, y):
+    """How much of the way from its start to its long-run value the energy falls in `inference_steps` sweeps."""
+    s = rule.infer(x, y)
+    start, after = s.loss.item(), s.energy().item()
+    rule.inference_rate /= 2
+    for _ in range(400):
+        s.sweep()
+    return (start - after) / (start - s.energy().item())
+
+
+def test_the_defaults_settle_most_of_the_way_and_the_near_backprop_settings_do_not():
+    data = cu.load_dataset("digits")
+    x, y = data.x_train[:200], data.y_train[:200]
+    for seed in range(3):
+        net = cu.MLP([784, 256, 256, 10], seed=seed)
+        assert settled_share(PredictiveCoding(net), x, y) >= 0.8
+        assert settled_share(PredictiveCoding(net, inference_steps=20, inference_rate=0.01), x, y) < 0.4

@@ -49,7 +49,7 @@ class Settling:
                 torch.sub(self.v[1], self.first, out=self.e[1])  # (1)
             else:
                 torch.sub(self.v[l], self.offsets[l - 1], out=self.e[l])
-                self.e[l].addmm_(self.h[l - 1], self.net.weights[l - 1].T, alpha=-1)  # (1)
+                torch.addmm(self.e[l], self.h[l - 1], self.net.weights[l - 1].T, alpha=-1, out=self.e[l])  # (1)
         self.output = torch.addmm(self.offsets[-1], self.h[-1], self.net.weights[-1].T)
         self.e[-1] = -self.rule.output_weight * self.net.output_error(self.output, self.y)  # (2)
 
@@ -89,7 +89,7 @@ class PredictiveCoding(Rule):
     """
 
     title = "Predictive coding"
-    lr = 0.3
+    lr = 0.2
     knobs = {
         "inference_steps": (1, 64, "log"),
         "inference_rate": (0.01, 1.0, "log"),
