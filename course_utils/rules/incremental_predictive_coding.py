@@ -11,6 +11,8 @@ from course_utils.rules.predictive_coding import Checked, PredictiveCoding, Sett
 class SettlingWhileLearning(Settling):
     """A batch whose weights move while its neurons settle. e holds the errors times their precision, ξ = Π ε."""
 
+    e: list
+
     @torch.no_grad()
     def compare(self):
         super().compare()
