@@ -16,6 +16,9 @@ class TwoStreams:
     predicted from below, where that is known already.
     """
 
+    e: list
+    g: list
+
     @torch.no_grad()
     def __init__(self, rule, v, free, up=None):
         self.rule, self.net, self.top_down, self.v, self.free = rule, rule.net, rule.top_down, v, free
@@ -60,6 +63,8 @@ class Settling(TwoStreams):
     What a clamped layer predicts is computed once. A clamped image enters a sweep by V_1ᵀV_1 alone (6), so that no
     sweep touches its pixels; its error g[0] is taken anew when all sweeps are done.
     """
+
+    loss: torch.Tensor  # net.loss of the feed-forward pass, from `infer`
 
     def pull(self, l):
         """Minus the slope of F in v[l]: equation (4)."""
@@ -128,7 +133,8 @@ def fill_in(rule, x, known):
 class OpenEnds:
     """What two streams can be asked: each method clamps what it is given, and what is left open settles."""
 
-    net: MLP  # what the rule brings
+    net: MLP  # these three the rule brings
+    top_down: MLP
     inference_steps: Checked
     settling: type[Settling] = Settling
 

@@ -15,6 +15,8 @@ class Settling:
     v[1], constant while x and W_1 stand still. offsets: b_l, and the network's activity noise. loss: net.loss at the start.
     """
 
+    e: list
+
     @torch.no_grad()
     def __init__(self, rule, x, y):
         self.rule, self.net, self.y, self.back = rule, rule.net, y, rule.net.weights
