@@ -500,6 +500,6 @@ def test_the_targets_of_lesson_08_are_met():
     main = final[final.rule.isin([*ours, "Backprop", "FeedbackAlignment", "FrozenHidden(Backprop)"])]
     assert main.rule.nunique() == 6 and (main.groupby("rule").seed.nunique() == 5).all()
     mean = 100 * main.groupby("rule").test_accuracy.mean()
-    # New magnitudes at every batch make noise, which costs half a point: 97.8 %, no more than feedback alignment.
+    # New magnitudes at every batch bear only small learning rates: 97.8 %, no more than feedback alignment.
     assert (mean[ours[:2]] >= 98).all() and (mean[ours[:2]] > mean["FeedbackAlignment"]).all()
     assert (mean[ours] - mean["FrozenHidden(Backprop)"] >= 2).all()
