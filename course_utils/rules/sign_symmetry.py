@@ -62,7 +62,7 @@ class SignSymmetry(Rule):
 
     @torch.no_grad()
     def draw_feedback(self, generator):
-        drawn = [None]
+        drawn: list = [None]
         for w, m, threshold in list(zip(self.net.weights, self.magnitudes, self.thresholds, strict=True))[1:]:
             if self.magnitude == "batch_magnitude":
                 m = m * unit_magnitudes(w, self.net.init, generator)  # (3)
