@@ -62,7 +62,7 @@ class Mutant(ForwardForward):
                     delta = delta + (upper @ net.weights[l + 1]) * slope
                 self.add_grad(w, delta.T @ here[l])
                 self.add_grad(b, delta.sum(0))
-        return super().read(*self.look(x))[1].mean()
+        return self.read(x).mean()
 
 
 def mutant(name):
@@ -98,6 +98,10 @@ def written(rule, x, label):
     return torch.cat([rule.label_scale * label, image[:, label.shape[1] :]], 1)
 
 
+def unit(h):
+    return h / h.norm(dim=1, keepdim=True)
+
+
 def local_gradients(rule, x, y):
     """Autograd of each hidden layer's own loss, its input detached, and of the readout's: weights, then biases."""
     net, classes = rule.net, rule.net.sizes[-1]
@@ -120,9 +124,9 @@ def local_gradients(rule, x, y):
             local = local - torch.log(torch.sigmoid(sign * margin)).mean()
         losses.append(local)
     if net.depth > 1:
-        scores = passes[2][1] @ net.weights[-1].T + net.biases[-1]
+        scores = unit(passes[2][1]) @ net.weights[-1].T + net.biases[-1]
     else:
-        scores = written(rule, x, torch.zeros_like(true)) @ net.weights[-1].T + net.biases[-1]
+        scores = unit(written(rule, x, torch.zeros_like(true))) @ net.weights[-1].T + net.biases[-1]
     losses.append(net.loss(scores, y))
     found = torch.autograd.grad(sum(losses), parameters)
     return list(found), sum(losses[:-1])
@@ -289,7 +293,7 @@ def test_prediction_is_the_label_with_the_best_goodness(polarity):
     neutral = written(rule, x, torch.full((9, 3), 1 / 3, dtype=torch.float64))
     for w, b in zip(rule.net.weights[:-1], rule.net.biases[:-1], strict=True):
         neutral = normalised(torch.tanh(neutral @ w.T + b))
-    scores = neutral @ rule.net.weights[-1].T + rule.net.biases[-1]
+    scores = unit(neutral) @ rule.net.weights[-1].T + rule.net.biases[-1]
     assert largest_difference([rule.predict(x, by="readout")], [scores]) < EXACT
     assert not rule.predict(x).requires_grad
 

@@ -124,6 +124,18 @@ for _draws in (1, 10, 100):
     ENTRIES.append(Entry(cu.rules.ALL["WeightPerturbation"], [784, 256, 10], 128, _products, _knobs))
 
 
+def forward_forward_products(sizes, batch):
+    """Layer 1's image once for all passes, its label pixels apart; true, false and neutral pair; no way back."""
+    (inputs, units), *later, readout = itertools.pairwise(sizes)
+    first = [("forward", batch, inputs, units), ("forward", 3 * batch, sizes[-1], units)]
+    credit = [("gradient", batch, inputs, units), ("gradient", 2 * batch, sizes[-1], units)]
+    between = [(kind, passes * batch, *s) for s in later for kind, passes in (("forward", 3), ("gradient", 2))]
+    return [*first, *credit, *between, ("forward", batch, *readout), ("gradient", batch, *readout)]
+
+
+ENTRIES.append(Entry(cu.rules.ALL["ForwardForward"], [784, 500, 500, 10], 128, forward_forward_products))
+
+
 def bare_products(products, device):
     """A call that runs the products and nothing else: operands ordered as in the rules, outputs allocated."""
     ready = []

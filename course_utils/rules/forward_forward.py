@@ -12,6 +12,11 @@ def normalised(h):
     return h / h.square().mean(-1, keepdim=True).sqrt().clamp(min=1e-8)
 
 
+def unit_length(h):
+    """h with length 1, for the readout: there Adam's steps, which are alike for all weights, add up over the units."""
+    return normalised(h) / h.shape[-1] ** 0.5
+
+
 def goodness_of(h):
     """The mean square of a layer's activities (…, units), one number an example: (2)."""
     return h.square().mean(-1)
@@ -20,6 +25,12 @@ def goodness_of(h):
 def flat(h):
     """Two passes (2, batch, units) as one batch of twice the size."""
     return h.flatten(0, 1)
+
+
+def pixels_of(y, net, x):
+    """The labels of the images x as they are written into pixels: (batch, classes), one-hot."""
+    net.check_target(x.new_empty(len(x), net.sizes[-1]), y)
+    return y if y.is_floating_point() else F.one_hot(y, net.sizes[-1]).to(x.dtype)
 
 
 def wrong_labels(true, belief, generator):
@@ -54,28 +65,35 @@ class LabelledPasses:
         return image, F.linear(image, self.net.weights[0], self.net.biases[0])
 
     def hidden(self, image, drive, label):
-        """[image, h_1, …, h_{L−1}] for labels (…, batch or 1, classes); each h is (…, batch, units)."""
-        f, net, h = ACTIVATIONS[self.net.activation_name][0], self.net, [image]
+        """One hidden layer after the other, for labels (…, batch or 1, classes): (what came in, its activities)."""
+        f, net, came_in, h = ACTIVATIONS[self.net.activation_name][0], self.net, image, image
         noise = net._draw_activity_noise(image) if net.activity_noise else [0.0] * net.depth
         a = drive + self.label_scale * label @ net.weights[0][:, : net.sizes[-1]].T  # (1), the label's pixels
         for l in range(net.depth - 1):
             if l > 0:
-                a = F.linear(normalised(h[l]), net.weights[l], net.biases[l])  # (1)
-            h.append(f(a + noise[l]))
-        return h
+                came_in = normalised(h)  # (1)
+                a = F.linear(came_in, net.weights[l], net.biases[l])
+            h = f(a + noise[l])
+            yield came_in, h
 
-    def read(self, image, drive):
-        """(features, scores): the last hidden layer under a label that says nothing, and the readout's scores of it."""
+    def readout(self, features):
+        """The readout's scores (batch, classes) of h_{L−1}, or of the image where there is no hidden layer."""
+        return F.linear(unit_length(features), self.net.weights[-1], self.net.biases[-1])  # (6)
+
+    @torch.no_grad()
+    def read(self, x):
+        """The readout's scores of images under a label that says nothing."""
+        image, drive = self.look(x)
         neutral = torch.full_like(image[:1, : self.net.sizes[-1]], 1 / self.net.sizes[-1])
-        features = normalised(self.hidden(image, drive, neutral)[-1])  # (1)
-        return features, F.linear(features, self.net.weights[-1], self.net.biases[-1])  # (6)
+        activities = [image] + [h for _, h in self.hidden(image, drive, neutral)]
+        return self.readout(activities[-1])
 
     @torch.no_grad()
     def goodness(self, x):
         """(hidden layers, batch, classes): how good each layer finds each image with each label."""
         image, drive = self.look(x)
         labels = torch.eye(self.net.sizes[-1], dtype=x.dtype, device=x.device).split(1)
-        passes = [[goodness_of(h) for h in self.hidden(image, drive, label)[1:]] for label in labels]
+        passes = [[goodness_of(h) for _, h in self.hidden(image, drive, label)] for label in labels]
         return torch.stack([torch.stack(layers) for layers in passes], -1)
 
     @torch.no_grad()
@@ -83,7 +101,7 @@ class LabelledPasses:
         if by not in ("goodness", "readout"):
             raise ValueError(f'by is {by!r}; use "goodness" (one pass a label) or "readout" (one pass)')
         if by == "readout" or self.net.depth == 1:
-            return self.read(*self.look(x))[1]
+            return self.read(x)
         return self.polarity * self.goodness(x).sum(0)  # (7)
 
 
@@ -121,25 +139,25 @@ class ForwardForward(LabelledPasses, Rule):
     def backward(self, x, y):
         net, classes = self.net, self.net.sizes[-1]
         image, drive = self.look(x)
-        features, scores = self.read(image, drive)
-        error = net.output_error(scores, y) / len(x)
-        self.add_grad(net.weights[-1], error.T @ features)  # (6)
-        self.add_grad(net.biases[-1], error.sum(0))
-        true = y if y.is_floating_point() else F.one_hot(y, classes).to(x.dtype)
-        belief = scores.softmax(1) if self.negatives == "hard" else torch.ones_like(scores)
-        label = torch.stack([true, wrong_labels(true, belief, self.generator)])
-        h = self.hidden(image, drive, label)
-        sign = self.polarity * x.new_tensor([[1.0], [-1.0]])
-        margins = [sign * (goodness_of(activity) - self.threshold) for activity in h[1:]]  # (2), (3)
-        loss = x.new_zeros(())
-        for l, margin in enumerate(margins):
-            margin = sum(margins) if self.layer_collaboration else margin
-            loss += F.softplus(-margin).sum() / len(x)  # (3)
+        true = pixels_of(y, net, x)
+        belief = self.read(x).softmax(1) if self.negatives == "hard" else torch.ones_like(true)
+        label = torch.stack([true, wrong_labels(true, belief, self.generator), torch.full_like(true, 1 / classes)])
+        sign, features, loss = self.polarity * x.new_tensor([[1.0], [-1.0]]), image, x.new_zeros(())
+        layers = self.hidden(image, drive, label)  # made one by one: each may learn before the next is there
+        if self.layer_collaboration:
+            layers = list(layers)  # each has to wait for all
+            together = sum(sign * (goodness_of(h[:2]) - self.threshold) for _, h in layers)  # (8)
+        for l, (came_in, h) in enumerate(layers):
+            margin = together if self.layer_collaboration else sign * (goodness_of(h[:2]) - self.threshold)  # (3)
             push = -sign * torch.sigmoid(-margin) / len(x)  # (4)
-            delta = push[..., None] * 2 * h[l + 1] * net.derivative(h[l + 1]) / net.sizes[l + 1]  # (5)
-            gradient = delta.sum(0).T @ image if l == 0 else flat(delta).T @ flat(normalised(h[l]))  # (5)
+            delta = push[..., None] * 2 * h[:2] * net.derivative(h[:2]) / net.sizes[l + 1]  # (4)
+            gradient = delta.sum(0).T @ image if l == 0 else flat(delta).T @ flat(came_in[:2])  # (5)
             if l == 0:
-                gradient[:, :classes] = self.label_scale * flat(delta).T @ flat(label)  # (5), the label's pixels
+                gradient[:, :classes] = self.label_scale * flat(delta).T @ flat(label[:2])  # (5), the label's pixels
             self.add_grad(net.weights[l], gradient)
             self.add_grad(net.biases[l], delta.sum((0, 1)))
+            features, loss = h[2], loss + F.softplus(-margin).sum() / len(x)  # (3)
+        error = net.output_error(self.readout(features), y) / len(x)
+        self.add_grad(net.weights[-1], error.T @ unit_length(features))  # (6)
+        self.add_grad(net.biases[-1], error.sum(0))
         return loss
