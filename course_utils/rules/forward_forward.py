@@ -121,11 +121,11 @@ class ForwardForward(LabelledPasses, Rule):
     """
 
     title = "Forward-Forward"
-    lr = 0.003
+    lr = 0.03
     knobs = {"threshold": (0.1, 100.0, "log")}
     live_knobs = ("threshold",)
     loss_name = "goodness loss"
-    plausibility = dict(zip(CRITERIA, ("no", "no", "no", "yes", "none", "no", "partly", "2 forward"), strict=True))
+    plausibility = dict(zip(CRITERIA, ("no", "no", "no", "yes", "none", "no", "partly", "3 forward"), strict=True))
 
     def __init__(
         self, net, seed=0, threshold=2.0, negatives="uniform", layer_collaboration=False, polarity=1, label_scale=10.0
