@@ -126,10 +126,10 @@ for _draws in (1, 10, 100):
 
 def forward_forward_products(sizes, batch):
     """Layer 1's image once for all passes, its label pixels apart; true, false and neutral pair; no way back."""
-    (inputs, units), *later, readout = itertools.pairwise(sizes)
-    first = [("forward", batch, inputs, units), ("forward", 3 * batch, sizes[-1], units)]
-    credit = [("gradient", batch, inputs, units), ("gradient", 2 * batch, sizes[-1], units)]
-    between = [(kind, passes * batch, *s) for s in later for kind, passes in (("forward", 3), ("gradient", 2))]
+    *hidden, readout = itertools.pairwise(sizes)
+    first = [("forward", batch, *sizes[:2]), ("forward", 3 * batch, sizes[-1], sizes[1])]
+    credit = [("gradient", batch, *sizes[:2]), ("gradient", 2 * batch, sizes[-1], sizes[1])] if hidden else []
+    between = [(kind, n * batch, *s) for s in hidden[1:] for kind, n in (("forward", 3), ("gradient", 2))]
     return [*first, *credit, *between, ("forward", batch, *readout), ("gradient", batch, *readout)]
 
 
