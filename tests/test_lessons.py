@@ -279,6 +279,25 @@ SLIPS = {
         ("len(x)", "x.shape[1]"),
         ("(x - h @ V1.T).T @ h", "(x - h @ V1.T).T @ (h * (1 - h * h))"),
     ],
+    "my_normalised": [
+        (".sqrt()", ""),
+        ("h.square().mean(1, keepdim=True)", "h.square().sum(1, keepdim=True)"),
+        ("h.square().mean(1, keepdim=True)", "h.square().mean()"),
+        ("h.square().mean(1, keepdim=True)", "h.square().mean(0, keepdim=True)"),
+        ("h.square()", "h.abs()"),
+        (", keepdim=True", ""),  # stops with an error
+    ],
+    "my_local_gradient": [
+        (" / h.shape[1]", ""),
+        (" / len(came_in)", ""),
+        ("-sign * (1", "sign * (1"),
+        ("(1 - torch.sigmoid(margin))", "torch.sigmoid(margin)"),
+        ("(1 - torch.sigmoid(margin))", "torch.sigmoid(margin) * (1 - torch.sigmoid(margin))"),
+        ("(push * 2 * h", "(push * h"),
+        (".mean(1, keepdim=True)", ".sum(1, keepdim=True)"),
+        ("- threshold", "+ threshold"),
+        ("torch.relu(came_in @ weights.T)", "came_in @ weights.T"),
+    ],
 }
 
 

@@ -209,6 +209,18 @@ for _name, _batch, _sweeps, _products in (
 ENTRIES.append(Entry(cu.rules.ALL["Pepita"], [784, 500, 10], 128, pepita_products))
 
 
+def forward_forward_products(sizes, batch):
+    """Layer 1's image once for all passes, its label pixels apart; true, false and neutral pair; no way back."""
+    *hidden, readout = itertools.pairwise(sizes)
+    first = [("forward", batch, *sizes[:2]), ("forward", 3 * batch, sizes[-1], sizes[1])]
+    credit = [("gradient", batch, *sizes[:2]), ("gradient", 2 * batch, sizes[-1], sizes[1])] if hidden else []
+    between = [(kind, n * batch, *s) for s in hidden[1:] for kind, n in (("forward", 3), ("gradient", 2))]
+    return [*first, *credit, *between, ("forward", batch, *readout), ("gradient", batch, *readout)]
+
+
+ENTRIES.append(Entry(cu.rules.ALL["ForwardForward"], [784, 500, 500, 10], 128, forward_forward_products))
+
+
 def bare_products(products, device):
     """A call that runs the products and nothing else: operands ordered as in the rules, outputs allocated."""
     ready = []

@@ -572,6 +572,48 @@ def play_22():
     return accuracy_and_angle(runs, (0, 100))
 
 
+def circuit_21():
+    """Forward-Forward's two passes: every layer turns its own goodness up or down, and nothing leads back."""
+    figure = Figure(figsize=(9.6, 2.9), layout="constrained")
+    passes = {
+        "a true pair: every layer gets louder": ("label 5", "goodness ▲", cu.plots.BLUE),
+        "a false pair: every layer gets quieter": ("label 3", "goodness ▼", cu.plots.RED),
+    }
+    for ax, (title, (label, goodness, color)) in zip(figure.subplots(1, 2), passes.items(), strict=True):
+        for i, name in enumerate(("x", "h₁", "h₂")):
+            ax.text(2.4 * i, 0, name, ha="center", va="center", fontsize=13, bbox=dict(boxstyle="circle", fc="white"))
+            if i:
+                arrow = dict(arrowstyle="-|>", mutation_scale=14, color=cu.plots.BLUE, linewidth=1.5)
+                ax.add_patch(FancyArrowPatch((2.4 * i - 2, 0), (2.4 * i - 0.4, 0), **arrow))
+                ax.text(2.4 * i - 1.2, 0.12, f"W{'₁₂'[i - 1]}", ha="center", color=cu.plots.BLUE, fontsize=12)
+                loop = dict(arrowstyle="-|>", mutation_scale=12, color=color, linestyle="--", linewidth=1.5)
+                loop["connectionstyle"] = "arc3,rad=0.45"
+                ax.add_patch(FancyArrowPatch((2.4 * i, 0.42), (2.4 * i - 1.15, 0.42), **loop))
+                ax.text(2.4 * i - 0.5, 0.95, goodness, ha="center", color=color, fontsize=11)
+        ax.text(0, -0.55, f"an image of a 5\nwith the {label}", ha="center", va="top", fontsize=11, color=color)
+        ax.text(3.6, -0.55, "nothing leads back", ha="center", va="top", fontsize=11, color=cu.plots.GREY)
+        ax.set(xlim=(-1.1, 5.5), ylim=(-1.4, 1.3), title=title)
+        ax.axis("off")
+    return figure
+
+
+def play_21():
+    """The playground of Forward-Forward at three thresholds and with one that moves, for a reader without a kernel."""
+    figure = Figure(figsize=(7.2, 3.8), layout="constrained")
+    ax, data = figure.subplots(), cu.load_dataset("mnist")
+    if data.is_fallback:
+        sys.exit("this figure shows MNIST, which could not be loaded")
+    thresholds = {"0.1": 0.1, "2": 2.0, "30": 30.0, "30, then 2": [(0, 30.0), (27_500, 2.0)]}
+    for (color, line), (name, threshold) in zip(cu.plots.LAYER_STYLES, thresholds.items(), strict=False):
+        rule = cu.rules.ForwardForward(cu.MLP([784, 128, 128, 10]))
+        settings = dict(epochs=1, lr=0.003, optimizer="adam", schedule="constant", eval_every=5_500)
+        frame = cu.train(rule, data, **settings, knobs={"threshold": threshold}, progress=False).frame
+        ax.plot(frame.samples, 100 * frame.val_accuracy, color=color, linestyle=line, label=f"threshold {name}")
+    ax.set(xlabel=cu.plots.UNITS["samples"], ylabel=cu.plots.UNITS["val_accuracy"], ylim=(0, 100))
+    cu.plots.dress(ax)
+    return figure
+
+
 DRAWINGS = {
     "_template_circuit.svg": circuit_template,
     "00_play.svg": play_00,
@@ -604,6 +646,8 @@ DRAWINGS = {
     "17_clamp.svg": clamp_17,
     "22_circuit.svg": circuit_22,
     "22_play.svg": play_22,
+    "21_circuit.svg": circuit_21,
+    "21_play.svg": play_21,
 }
 
 
