@@ -181,6 +181,15 @@ def pepita_products(sizes, batch):
     return [*(("forward", *s) for s in layers), *nudge, *second, *(("gradient", *s) for s in layers)]
 
 
+def forward_forward_products(sizes, batch):
+    """Layer 1's image once for all passes, its label pixels apart; true, false and neutral pair; no way back."""
+    *hidden, readout = itertools.pairwise(sizes)
+    first = [("forward", batch, *sizes[:2]), ("forward", 3 * batch, sizes[-1], sizes[1])]
+    credit = [("gradient", batch, *sizes[:2]), ("gradient", 2 * batch, sizes[-1], sizes[1])] if hidden else []
+    between = [(kind, n * batch, *s) for s in hidden[1:] for kind, n in (("forward", 3), ("gradient", 2))]
+    return [*first, *credit, *between, ("forward", batch, *readout), ("gradient", batch, *readout)]
+
+
 ENTRIES = [Entry(cu.rules.ALL[name], [784, 500, 10], 128) for name in ("Backprop", "FeedbackAlignment", "KolenPollack")]
 _knobs: dict
 for _magnitude in ("uniform", "fixed_magnitude", "batch_magnitude"):
@@ -207,17 +216,6 @@ for _name, _batch, _sweeps, _products in (
     _knobs = {"inference_steps": _sweeps}
     ENTRIES.append(Entry(cu.rules.ALL[_name], [784, 256, 256, 10], _batch, _products(_sweeps), _knobs))
 ENTRIES.append(Entry(cu.rules.ALL["Pepita"], [784, 500, 10], 128, pepita_products))
-
-
-def forward_forward_products(sizes, batch):
-    """Layer 1's image once for all passes, its label pixels apart; true, false and neutral pair; no way back."""
-    *hidden, readout = itertools.pairwise(sizes)
-    first = [("forward", batch, *sizes[:2]), ("forward", 3 * batch, sizes[-1], sizes[1])]
-    credit = [("gradient", batch, *sizes[:2]), ("gradient", 2 * batch, sizes[-1], sizes[1])] if hidden else []
-    between = [(kind, n * batch, *s) for s in hidden[1:] for kind, n in (("forward", 3), ("gradient", 2))]
-    return [*first, *credit, *between, ("forward", batch, *readout), ("gradient", batch, *readout)]
-
-
 ENTRIES.append(Entry(cu.rules.ALL["ForwardForward"], [784, 500, 500, 10], 128, forward_forward_products))
 
 

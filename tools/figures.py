@@ -583,10 +583,10 @@ def circuit_21():
         for i, name in enumerate(("x", "h₁", "h₂")):
             ax.text(2.4 * i, 0, name, ha="center", va="center", fontsize=13, bbox=dict(boxstyle="circle", fc="white"))
             if i:
-                arrow = dict(arrowstyle="-|>", mutation_scale=14, color=cu.plots.BLUE, linewidth=1.5)
+                arrow: dict = dict(arrowstyle="-|>", mutation_scale=14, color=cu.plots.BLUE, linewidth=1.5)
                 ax.add_patch(FancyArrowPatch((2.4 * i - 2, 0), (2.4 * i - 0.4, 0), **arrow))
                 ax.text(2.4 * i - 1.2, 0.12, f"W{'₁₂'[i - 1]}", ha="center", color=cu.plots.BLUE, fontsize=12)
-                loop = dict(arrowstyle="-|>", mutation_scale=12, color=color, linestyle="--", linewidth=1.5)
+                loop: dict = dict(arrowstyle="-|>", mutation_scale=12, color=color, linestyle="--", linewidth=1.5)
                 loop["connectionstyle"] = "arc3,rad=0.45"
                 ax.add_patch(FancyArrowPatch((2.4 * i, 0.42), (2.4 * i - 1.15, 0.42), **loop))
                 ax.text(2.4 * i - 0.5, 0.95, goodness, ha="center", color=color, fontsize=11)
