@@ -38,6 +38,13 @@ def check_first(first, shape):
         raise ValueError(f"first has shape {tuple(first.shape)}; layer 1's pre-activations have {shape}")
 
 
+def check_gains(gains, shapes):
+    """Raise ValueError unless there is a gain for every hidden layer, of the shape of its activities."""
+    got = [tuple(gain.shape) for gain in gains]
+    if got != shapes:
+        raise ValueError(f"gains have shapes {got}; the hidden layers' activities have {shapes}")
+
+
 def check_seed(seed):
     """Raise ValueError unless seed is an integer, 0 or larger."""
     if not isinstance(seed, int) or seed < 0:

@@ -13,6 +13,7 @@ from torch import nn
 from course_utils.checks import (
     check_finite,
     check_first,
+    check_gains,
     check_labels,
     check_name,
     check_noise,
@@ -91,21 +92,24 @@ class MLP(nn.Module):
         """Outputs (batch, classes): logits under cross entropy, ŷ under squared error."""
         return self.activations(x)[-1]
 
-    def activations(self, x, weights=None, biases=None, noise=None, first=None):
+    def activations(self, x, weights=None, biases=None, noise=None, first=None, gains=None):
         """All layers' activities [h_0 = x, h_1, …, output], each (batch, units).
 
         weights, biases: lists to use instead of the network's own; a (draws, out, in) tensor with its (draws, out)
         makes that many passes in one, (draws, batch, units). noise: one tensor a layer, (batch, units),
         added to the pre-activations, on top of the activity noise of training; or (draws, batch, units), for that
         many passes in one. first: the pre-activations of layer 1, where they are known, saves their product.
-        Raises ValueError for an x that the network cannot take and for noise or first of another shape.
+        gains: one tensor a hidden layer, (batch, units), that multiplies its activities, as dropout does.
+        Raises ValueError for an x that the network cannot take and for noise, first or gains of another shape.
         """
         x = self.check_input(x)
         if first is not None:
             check_first(first, (len(x), self.sizes[1]))
+        if gains is not None:
+            check_gains(gains, [(len(x), units) for units in self.sizes[1:-1]])
         weights = self.weights if weights is None else weights
         biases = self.biases if biases is None else biases
-        activity_noise = self._draw_activity_noise(x) if self.activity_noise else [None] * self.depth
+        activity_noise = self._draw_activity_noise(x)
         h = [x]
         for l, (w, b) in enumerate(zip(weights, biases, strict=True)):
             a = _linear(h[-1], w, b) if l or first is None else first
@@ -114,13 +118,26 @@ class MLP(nn.Module):
                     check_noise(added, a)
                     a = a + added
             h.append(a if l == self.depth - 1 else self._f(a))
+            if gains is not None and l < self.depth - 1:
+                h[-1] = h[-1] * gains[l]
         return h
 
     def _draw_activity_noise(self, x):
-        """Gaussian noise for the pre-activations of the hidden layers; None for the output layer."""
+        """Gaussian noise for the pre-activations of the hidden layers, None where there is none."""
+        if not self.activity_noise:
+            return [None] * self.depth
         generator = torch.Generator(x.device).manual_seed(self.noise_seed)
         like = {"generator": generator, "device": x.device, "dtype": x.dtype}
         return [self.activity_noise * torch.randn(len(x), units, **like) for units in self.sizes[1:-1]] + [None]
+
+    def offsets(self, x):
+        """What each layer adds to its product: b_l and, while training, this step's activity noise for these x."""
+        noises = self._draw_activity_noise(x)
+        return [b if noise is None else b + noise for b, noise in zip(self.biases, noises, strict=True)]
+
+    def nonlinearity(self, a):
+        """f of the hidden activation; same shape as a."""
+        return self._f(a)
 
     def derivative(self, h):
         """f′ of the hidden activation, written in h = f(a); same shape as h."""

@@ -101,6 +101,9 @@ class FeedbackWeights(nn.Module):
     def __getitem__(self, l):
         return getattr(self, str(range(self._length)[l]))
 
+    def __iter__(self):
+        return map(self.__getitem__, range(self._length))
+
     @torch.no_grad()
     def __setitem__(self, l, value):
         old = self[l]

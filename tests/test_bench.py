@@ -41,6 +41,22 @@ def test_operation_count_is_what_a_step_really_multiplies(bench, sizes):
             assert counted.get_total_flops() == 2 * bench.multiply_adds(products)
 
 
+def test_full_passes_count_every_weight_once_a_pass_and_once_for_the_gradient(bench):
+    assert bench.multiply_adds(bench.full_products([7, 5, 3], 4, 3)) == 4 * (3 + 1) * (35 + 15)
+    for entry in bench.ENTRIES:  # what is shared cannot be more than what is not
+        if entry.passes:
+            full = bench.multiply_adds(bench.full_products(entry.sizes, entry.batch, entry.passes))
+            own = [p for p in entry.products(entry.sizes, entry.batch) if p[0] == "forward"]
+            assert 0 < bench.multiply_adds(own) < full
+
+
+def test_rules_that_try_are_also_held_against_their_passes_in_full(bench):
+    entry = bench.Entry(cu.rules.NodePerturbation, [7, 5, 3], 4, bench.unit_noise_products(2, 2), {"draws": 2}, 5)
+    values = bench.measure_steps([entry], torch.device("cpu"), rounds=2, repeats=1)
+    key = "step / products of its passes", "NodePerturbation(draws=2)"
+    assert len(values[key]) == 2 and bench.tabulate({key: values[key]}, None).goal.tolist() == ["≤ 2"]
+
+
 def test_table(bench):
     entries = [bench.Entry(cu.rules.ALL["Backprop"], [784, 8, 10], 16)]
     table = bench.run(entries, rounds=2, repeats=1, epochs=1, batches=2, processes=0)

@@ -302,3 +302,29 @@ def test_many_sets_of_weights_with_the_networks_own_biases():
     for k in range(2):
         alone = net.activations(x, [w[k] for w in weights])
         assert all(torch.allclose(a[k], b, atol=1e-13) for a, b in zip(together[1:], alone[1:], strict=True))
+
+
+def test_offsets_are_the_biases_and_while_training_the_activity_noise_of_the_step():
+    net = small_net()
+    x, _ = batch(net)
+    assert all(a is b for a, b in zip(net.offsets(x), net.biases, strict=True))
+    net.activity_noise, net.noise_seed = 0.3, 5
+    h, rebuilt = net.activations(x), x
+    for l, (w, offset) in enumerate(zip(net.weights, net.offsets(x), strict=True)):
+        a = rebuilt @ w.T + offset
+        rebuilt = a if l == net.depth - 1 else net.nonlinearity(a)
+        assert torch.allclose(rebuilt, h[l + 1], rtol=0, atol=1e-12)
+
+
+def test_gains_multiply_the_hidden_activities_and_nothing_else():
+    net = small_net()
+    x, _ = batch(net)
+    gains = [torch.rand(4, units, dtype=torch.float64) for units in (6, 5)]
+    h = net.activations(x, gains=gains)
+    first = torch.tanh(x @ net.weights[0].T + net.biases[0]) * gains[0]
+    second = torch.tanh(first @ net.weights[1].T + net.biases[1]) * gains[1]
+    for ours, expected in zip(h[1:], (first, second, second @ net.weights[2].T + net.biases[2]), strict=True):
+        assert torch.allclose(ours, expected, rtol=0, atol=1e-14)
+    for wrong in (gains[:1], [*gains, gains[0]], [gains[0][:1], gains[1]], gains[::-1]):
+        with pytest.raises(ValueError, match="gains have shapes"):
+            net.activations(x, gains=wrong)

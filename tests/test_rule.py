@@ -117,6 +117,37 @@ def test_backward_refuses_bad_input_and_fills_nothing(rule_class, what):
     assert all(p.grad is None for p in rule.parameters())
 
 
+def trained(rule_class, seed, **settings):
+    rule = rule_class(small_net((12, 11, 9, 4), seed=seed, dtype=torch.float32), seed=seed)
+    settings = {"epochs": 1, "lr": 0.01, "batch_size": 16, "seed": seed, **settings}
+    cu.train(rule, clusters(), progress=False, **settings)
+    return rule
+
+
+@pytest.mark.parametrize("rule_class", ALL_RULES)
+def test_every_rule_trains_alike_from_one_seed_and_otherwise_from_another(rule_class):
+    one, again, other = (trained(rule_class, seed).state_dict() for seed in (0, 0, 1))
+    assert all(torch.equal(one[name], again[name]) for name in one)
+    assert not torch.equal(one["net.weights.0"], other["net.weights.0"])
+
+
+@pytest.mark.parametrize("rule_class", ALL_RULES)
+def test_probing_leaves_no_trace_in_any_rule(rule_class):
+    plain, probed = (trained(rule_class, 0, probe_every=every).state_dict() for every in (0, 48))
+    assert all(torch.equal(plain[name], probed[name]) for name in plain)
+
+
+@pytest.mark.parametrize("rule_class", ALL_RULES)
+def test_the_state_of_every_rule_travels(rule_class):
+    """All a rule has learned or drawn at its beginning is in its state_dict, its generator aside."""
+    source, fresh = trained(rule_class, 0), rule_class(small_net((12, 11, 9, 4), seed=5, dtype=torch.float32), seed=5)
+    fresh.load_state_dict(source.state_dict())
+    fresh.generator.set_state(source.generator.get_state())
+    data = clusters()
+    assert largest_difference(*(grads(r, data.x_train[:7], data.y_train[:7]) for r in (source, fresh))) == 0
+    assert torch.equal(fresh.predict(data.x_test), source.predict(data.x_test))
+
+
 def test_step_takes_the_optimiser_step_and_returns_the_loss_before_it():
     net = small_net()
     rule, (x, y) = Backprop(net), batch(net)

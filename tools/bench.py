@@ -28,16 +28,19 @@ from course_utils.training import _make_optimizer
 
 LR = 1e-3  # small: the timed steps see one batch again and again, and the weights must stay ordinary numbers
 GOALS = {"step / bare products": "≤ 1.6", "step / autograd": "≤ 0.9", "DataLoader / train": "≥ 5"}
-GOAL_OF_TRIES = "≤ 2"  # of step / bare products, for rules that try and see: their noise is no product
+GOAL_OF_TRIES = "≤ 2"  # of step over products, for rules that try and see: their noise is no product
 COLUMNS = ["measure", "rule", "unit", "goal", "cpu", "cpu_spread", "gpu", "gpu_spread"]
 STARTS = ["import torch", "then import course_utils", "first load_dataset", "second load_dataset"]
 HEADER = """
 Medians; spread: 25th to 75th percentile over the rounds. Ratios are taken within a round.
 step: rule.step(x, y, optimizer) on one batch of 128, with train's SGD of momentum 0.9; 784-500-10, direct feedback
-784-500-500-10, perturbation 784-256-10.
+784-500-500-10, perturbation 784-256-10, predictive coding 784-256-256-10 in batches of 500,
+without a goal over autograd's step: it settles for 20 sweeps first.
 matmul rate: torch.mm of two square float32 matrices, 1024 wide: what this machine can do at best.
 bare products (the bound): the step's matrix products by torch.mm into ready outputs, same shapes and order of
 operands; no bias, activation, loss, check, allocation or optimiser.
+products of its passes, for rules that try and see: what their passes would multiply if each were made in full; the
+bare products are fewer where several passes share one.
 autograd: nn.Sequential, F.cross_entropy, loss.backward() and the same optimiser as torch makes it by default.
 epoch, on the CPU: 40 batches scaled to 55,000 images; by train without evaluation, or by the same rule.step
 fed by a DataLoader (torchvision's MNIST, ToTensor, shuffled, no workers). import, load: in a fresh process.
@@ -61,6 +64,12 @@ def direct_products(sizes, batch):
     return [product for product in layered_products(sizes, batch) if product[0] != "back"] + straight
 
 
+def mirror_products(sizes, batch, patterns=128):
+    """As layered_products, and what one mirror step adds for each layer with feedback: Y = Ξ Wᵀ, then Yᵀ Ξ."""
+    mirrors = [(kind, patterns, *layer) for layer in itertools.pairwise(sizes[1:]) for kind in ("forward", "gradient")]
+    return layered_products(sizes, batch) + mirrors
+
+
 def multiply_adds(products):
     """Σ batch · inputs · outputs: each product, of whatever kind, meets every weight once per example."""
     return sum(math.prod(shape) for _, *shape in products)
@@ -68,13 +77,15 @@ def multiply_adds(products):
 
 @dataclass
 class Entry:
-    """A rule to time: its class, the network's sizes, the batch, the matrix products one step needs, its knobs."""
+    """A rule to time: its class, the network's sizes, the batch, the matrix products one step needs, its knobs;
+    passes: how many full forward passes the rule makes, where some of their products are shared."""
 
     rule: type[cu.Rule]
     sizes: list[int]
     batch: int
     products: Callable[[list[int], int], list[tuple]] = layered_products
     knobs: dict = field(default_factory=dict)
+    passes: int = 0
 
     @property
     def name(self):
@@ -112,16 +123,62 @@ def weight_noise_products(draws):
     return products
 
 
-ENTRIES = [Entry(cu.rules.ALL[name], [784, 500, 10], 128) for name in ("Backprop", "FeedbackAlignment", "KolenPollack")]
-for _name in ("DirectFeedbackAlignment", "ErrorSignDFA", "DirectRandomTargetProjection"):
-    ENTRIES.append(Entry(cu.rules.ALL[_name], [784, 500, 500, 10], 128, direct_products))
-for _draws in (1, 10, 100):
-    for _name, _passes in (("NodePerturbation", 2), ("ActivityForwardGradient", 1)):
-        _products = unit_noise_products(_draws, _passes)
-        ENTRIES.append(Entry(cu.rules.ALL[_name], [784, 256, 10], 128, _products, {"draws": _draws}))
-    _knobs = {"draws": _draws, "noise": "rademacher"}
-    _products = weight_noise_products(_draws)
-    ENTRIES.append(Entry(cu.rules.ALL["WeightPerturbation"], [784, 256, 10], 128, _products, _knobs))
+def full_products(sizes, batch, passes):
+    """The products of so many forward passes, each made in full, and of one gradient."""
+    layers = [(batch, *layer) for layer in itertools.pairwise(sizes)]
+    return [*(("forward", *s) for s in layers * passes), *(("gradient", *s) for s in layers)]
+
+
+def settling_products(sweeps):
+    """Of predictive coding: what a sweep multiplies leaves out the first layer, whose prediction stands still."""
+
+    def products(sizes, batch):
+        layers = [(batch, *layer) for layer in itertools.pairwise(sizes)]
+        moving = layers[1:] or layers  # without hidden layers a sweep predicts the output again
+        sweep = [("back", *s) for s in layers[1:]] + [("forward", *s) for s in moving]
+        return [*(("forward", *s) for s in layers), *sweep * sweeps, *(("gradient", *s) for s in layers)]
+
+    return products
+
+
+def incremental_products(sweeps):
+    """Of incremental predictive coding: as settling_products, with a gradient and new predictions at every sweep."""
+
+    def products(sizes, batch):
+        layers = [(batch, *layer) for layer in itertools.pairwise(sizes)]
+        moving = [("forward", *s) for s in layers[1:] or layers]  # without hidden layers the output is predicted again
+        ahead, anew = [("forward", *s) for s in layers], [("forward", *layers[0]), *moving]
+        sweep = [("back", *s) for s in layers[1:]] + moving + [("gradient", *s) for s in layers]
+        return [*ahead, *(sweep + anew) * (sweeps - 1), *sweep]
+
+    return products
+
+
+def two_streams_products(sweeps):
+    """Of bidirectional predictive coding: both streams once, then sweeps in which the image is V_1 times itself."""
+
+    def products(sizes, batch):
+        layers = [(batch, *layer) for layer in itertools.pairwise(sizes)]
+        pixels, *between = layers
+        square = [("forward", sizes[1], sizes[0], sizes[1]), ("back", *pixels)]
+        start = [("forward", *layer) for layer in layers] + [("back", *layer) for layer in layers[1:]] + square
+        inner = [(kind, *layer) for layer in between for kind in ("forward", "back")]  # predict up; hear from above
+        inner += [(kind, *layer) for layer in between[:-1] for kind in ("forward", "back")]  # the same, down
+        sweep = [*inner, ("forward", batch, sizes[1], sizes[1])]
+        end = [("back", *pixels), *(("gradient", *layer) for layer in layers * 2)]
+        return start + sweep * sweeps * (len(sizes) > 2) + end
+
+    return products
+
+
+def pepita_products(sizes, batch):
+    """Two passes, but the second's first product has as many columns as there are outputs, and the network is given
+    W₁F; the second input; the gradients."""
+    layers = [(batch, *layer) for layer in itertools.pairwise(sizes)]
+    ends, units = (sizes[0], sizes[-1]), sizes[1]
+    nudge = [("forward", batch, ends[1], ends[0]), ("forward", units, *ends), ("forward", batch, ends[1], units)]
+    second = [("forward", *layer) for layer in layers[1:]]
+    return [*(("forward", *s) for s in layers), *nudge, *second, *(("gradient", *s) for s in layers)]
 
 
 def forward_forward_products(sizes, batch):
@@ -133,6 +190,32 @@ def forward_forward_products(sizes, batch):
     return [*first, *credit, *between, ("forward", batch, *readout), ("gradient", batch, *readout)]
 
 
+ENTRIES = [Entry(cu.rules.ALL[name], [784, 500, 10], 128) for name in ("Backprop", "FeedbackAlignment", "KolenPollack")]
+_knobs: dict
+for _magnitude in ("uniform", "fixed_magnitude", "batch_magnitude"):
+    _knobs = {"magnitude": _magnitude}
+    ENTRIES.append(Entry(cu.rules.ALL["SignSymmetry"], [784, 500, 10], 128, knobs=_knobs))
+ENTRIES.append(Entry(cu.rules.ALL["WeightMirror"], [784, 500, 10], 128, mirror_products))
+for _name in ("DirectFeedbackAlignment", "ErrorSignDFA", "DirectRandomTargetProjection"):
+    ENTRIES.append(Entry(cu.rules.ALL[_name], [784, 500, 500, 10], 128, direct_products))
+for _draws in (1, 10, 100):
+    for _name, _passes in (("NodePerturbation", 2), ("ActivityForwardGradient", 1)):
+        _products = unit_noise_products(_draws, _passes)
+        _all = 1 + _passes * _draws
+        ENTRIES.append(Entry(cu.rules.ALL[_name], [784, 256, 10], 128, _products, {"draws": _draws}, _all))
+    _knobs = {"draws": _draws, "noise": "rademacher"}
+    _products = weight_noise_products(_draws)
+    _all = 1 + 2 * _draws
+    ENTRIES.append(Entry(cu.rules.ALL["WeightPerturbation"], [784, 256, 10], 128, _products, _knobs, _all))
+for _name, _batch, _sweeps, _products in (
+    ("PredictiveCoding", 500, 20, settling_products),
+    ("IncrementalPredictiveCoding", 128, 8, incremental_products),
+    ("LearnedFeedbackPC", 128, 8, incremental_products),
+    ("BidirectionalPredictiveCoding", 128, 8, two_streams_products),
+):
+    _knobs = {"inference_steps": _sweeps}
+    ENTRIES.append(Entry(cu.rules.ALL[_name], [784, 256, 256, 10], _batch, _products(_sweeps), _knobs))
+ENTRIES.append(Entry(cu.rules.ALL["Pepita"], [784, 500, 10], 128, pepita_products))
 ENTRIES.append(Entry(cu.rules.ALL["ForwardForward"], [784, 500, 500, 10], 128, forward_forward_products))
 
 
@@ -192,15 +275,19 @@ def measure_steps(entries, device, rounds, repeats):
         x = torch.rand(e.batch, e.sizes[0], device=device)
         y = torch.randint(e.sizes[-1], (e.batch,), device=device)
         steps = partial(rule_step(e, device), x, y), partial(autograd_step(e, device), x, y)
-        calls = bare_products(e.products(e.sizes, e.batch), device), *steps
+        calls = [bare_products(e.products(e.sizes, e.batch), device), *steps]
+        if e.passes:
+            calls.append(bare_products(full_products(e.sizes, e.batch, e.passes), device))
         candidates.append((e.name, multiply_adds(e.products(e.sizes, e.batch)), calls))
         for call in calls * 10:  # warm caches and allocators
             call()
     for name, work, calls in candidates * rounds:
-        bare, step, autograd = (seconds(call, repeats, device) for call in calls)
+        bare, step, autograd, *full = (seconds(call, repeats, device) for call in calls)
         values["step", name].append(1e3 * step)
         values["step / bare products", name].append(step / bare)
         values["step / autograd", name].append(step / autograd)
+        if full:
+            values["step / products of its passes", name].append(step / full[0])
         values["rate of bare products", name].append(2e-9 * work / bare)
     return values
 
@@ -250,7 +337,10 @@ def tabulate(cpu, gpu):
     units = {"step": "ms", "rate of bare products": "GFLOP/s", "matmul rate": "GFLOP/s"}
     rows = []
     for key, values in cpu.items():
-        goal = GOAL_OF_TRIES if key[0] == "step / bare products" and "draws=" in key[1] else GOALS.get(key[0], "")
+        of_tries = key[0].startswith("step / ") and "products" in key[0] and "draws=" in key[1]
+        goal = GOAL_OF_TRIES if of_tries else GOALS.get(key[0], "")
+        if key[0] == "step / autograd" and "inference_steps" in key[1]:
+            goal = ""
         row = [*key, units.get(key[0], "ratio" if " / " in key[0] else "s"), goal]
         for found in (values, gpu and gpu.get(key)):
             low, median, high = (f"{v:.3g}" for v in pd.Series(found or [0.0]).quantile([0.25, 0.5, 0.75]))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyArrowPatch
+from matplotlib.patches import Circle, FancyArrowPatch
 
 import course_utils as cu
 from course_utils.rules.feedback_alignment import FeedbackAlignment
@@ -294,6 +294,30 @@ def circuit_template():
     return figure
 
 
+def circuit_08():
+    """Three ways back: the weights themselves, random ones, and any sizes with the right signs."""
+    figure = Figure(figsize=(11.4, 2.7), layout="constrained")
+    backs = {
+        "Backprop": "through W₂ᵀ:\n32 bits of each weight\nare copied",
+        "Sign symmetry": "through M₂ ⊙ sign(W₂):\n1 bit of each weight\nis copied",
+        "Feedback alignment": "through B₂:\nrandom, nothing\nis copied",
+    }
+    for ax, (title, back) in zip(figure.subplots(1, 3), backs.items(), strict=True):
+        fixed = title == "Feedback alignment"
+        cu.plots.circuit(ax, ["x", "h₁", "ŷ"], ["W₁", "W₂"], [None, back], feedback_fixed=fixed, title=title)
+    return figure
+
+
+def play_08():
+    """The playground at three shares of wrong signs and with a share moved while training runs."""
+    shares = {"0": 0.0, "0.2": 0.2, "0.5": 0.5, "0.5, then 0": [(0, 0.5), (27_500, 0.0)]}
+    runs = {}
+    for name, share in shares.items():
+        rule = cu.rules.SignSymmetry(cu.MLP([784, 128, 10]))
+        runs[f"flipped {name}"] = rule, dict(epochs=1, lr=0.03, knobs={"flipped": share})
+    return accuracy_and_angle(runs, (70, 100))
+
+
 def circuit_09():
     """Feedback alignment beside Kolen–Pollack: feedback that stands still, and feedback that changes alike."""
     figure = Figure(figsize=(9.6, 3.1), layout="constrained")
@@ -328,6 +352,226 @@ def play_09():
     return figure
 
 
+def circuit_10():
+    """The two modes of the weight mirror: awake the error goes back over B, asleep noise shows B what W is."""
+    figure = Figure(figsize=(9.6, 3.1), layout="constrained")
+    awake, asleep = figure.subplots(1, 2)
+    back = [None, "back through B₂:\nas in feedback\nalignment"]
+    cu.plots.circuit(awake, ["x", "h₁", "ŷ"], ["W₁", "W₂"], back, title="Awake: an image, an error")
+    back = [None, "B₂ learns:\ny at one end,\nξ at the other"]
+    cu.plots.circuit(asleep, ["", "ξ", "y"], ["", "W₂"], back, error="y", title="Asleep: noise, and no error")
+    asleep.patches[0].remove()  # no image, and no way from it
+    for patch in [p for p in asleep.patches if isinstance(p, FancyArrowPatch)][1:2]:
+        patch.remove()
+    return figure
+
+
+def play_10():
+    """The playground at three decays and without a mirror, for a reader without a kernel."""
+    runs = {}
+    settings = {"no mirror": dict(mirror_steps=0)} | {f"decay {d:g}": dict(decay=d) for d in (0.002, 0.02, 0.5)}
+    for name, knobs in settings.items():
+        runs[name] = cu.rules.WeightMirror(cu.MLP([784, 128, 10]), **knobs), dict(epochs=1, lr=0.1)
+    return accuracy_and_angle(runs, (80, 100))
+
+
+def circuit_15():
+    """Backprop beside predictive coding: a pass back, or errors of each layer's own that push states."""
+    figure = Figure(figsize=(11, 3.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    names, weights = ["x", "h₁", "h₂", "ŷ"], ["W₁", "W₂", "W₃"]
+    cu.plots.circuit(left, names, weights, [None] * 3, title="Backprop: a pass up, then a pass down")
+    back = {"arrowstyle": "-|>", "color": cu.plots.RED, "linestyle": "--", "linewidth": 1.8, "shrinkA": 0, "shrinkB": 0}
+    left.annotate("", (4.1, -1.3), (5.64, -1.3), arrowprops=back)
+    left.annotate("", (2.1, -1.3), (3.9, -1.3), arrowprops=back)
+    for x, name in ((4, "W₃ᵀ"), (2, "W₂ᵀ")):
+        left.annotate("", (x, -0.42), (x, -1.3), arrowprops=back)
+        left.text(x + 0.9, -1.4, name, color=cu.plots.RED, fontsize=11, ha="center", va="top")
+    ahead = {"arrowstyle": "-|>", "color": cu.plots.BLUE, "linewidth": 1.8, "shrinkA": 0, "shrinkB": 0}
+    both = {"arrowstyle": "<|-|>", "color": cu.plots.BLACK, "linewidth": 1.5, "shrinkA": 0, "shrinkB": 0}
+    for i, name in enumerate(["x", "v₁", "v₂", "y"]):
+        right.add_patch(Circle((2.4 * i, 0), 0.38, facecolor="white", edgecolor="black", linewidth=1.5))
+        right.text(2.4 * i, 0, name, ha="center", va="center", fontsize=13)
+        if i == 0:
+            continue
+        right.add_patch(Circle((2.4 * i, -1.5), 0.34, facecolor="#FBE9DF", edgecolor=cu.plots.RED, linewidth=1.5))
+        right.text(2.4 * i, -1.5, f"ε{'₁₂₃'[i - 1]}", ha="center", va="center", fontsize=13)
+        right.annotate("", (2.4 * i, -1.12), (2.4 * i, -0.42), arrowprops=both)
+        right.annotate("", (2.4 * i - 0.36, -1.5), (2.4 * i - 2.1, -0.3), arrowprops=ahead)
+        right.text(2.4 * i - 1.5, -1.12, weights[i - 1], color=cu.plots.BLUE, fontsize=12, ha="right")
+        if i > 1:
+            right.annotate("", (2.4 * i - 2.04, -0.12), (2.4 * i - 0.22, -1.2), arrowprops=back)
+            right.text(2.4 * i - 0.95, -0.52, weights[i - 1] + "ᵀ", color=cu.plots.RED, fontsize=11, ha="left")
+    right.set(
+        xlim=(-0.6, 7.8), ylim=(-2.05, 0.75), aspect="equal", title="Predictive coding: errors between neighbours"
+    )
+    right.axis("off")
+    return figure
+
+
+def settling_15():
+    """States, errors and energy of a small network at four moments of its settling: the lesson's slider."""
+    data = cu.load_dataset("mnist", limit=20_000)
+    if data.is_fallback:
+        sys.exit("this figure shows MNIST, which could not be loaded")
+    rule = cu.rules.PredictiveCoding(cu.MLP([784, 64, 32, 10], activation="tanh"))
+    cu.train(rule, data, epochs=1, progress=False)
+    s, v, errors, energies = rule.settling(rule, data.x_val[:1], (data.y_val[:1] + 1) % 10), [], [], []
+    for _ in range(101):
+        v.append(s.v[2][0].tolist())
+        errors.append([max(e.pow(2).mean().sqrt().item(), 1e-6) for e in s.e[1:]])
+        energies.append([*(0.5 * e.pow(2).sum().item() for e in s.e[1:-1]), rule.net.loss(s.output, s.y).item()])
+        s.sweep()
+    figure = Figure(figsize=(9.6, 5.2), layout="constrained")
+    axes = figure.subplots(2, 4)
+    for ax, at in zip(axes[0], (0, 2, 12, 100), strict=True):
+        ax.bar(range(32), v[0], width=0.9, color=cu.plots.GREY, alpha=0.5, label="feed-forward")
+        ax.plot(v[at], "D", markersize=3, color=cu.plots.BLUE, label="now")
+        ax.set(ylim=(-4, 4), xlabel="unit of layer 2", title=f"after {at} sweeps")
+    axes[0, 0].set_ylabel("state v")
+    grid = axes[0, 0].get_gridspec()
+    for ax in axes[1]:
+        ax.remove()
+    left, right = figure.add_subplot(grid[1, :2]), figure.add_subplot(grid[1, 2:])
+    names = ["layer 1", "layer 2", "output"]
+    for name, (color, line), column in zip(names, cu.plots.LAYER_STYLES, zip(*errors, strict=True), strict=False):
+        left.semilogy(column, color=color, linestyle=line, label=name)
+    left.set(xlabel="sweep", ylabel="error (rms over units)", ylim=(1e-4, 2))
+    colors = [color for color, _ in cu.plots.LAYER_STYLES[:3]]
+    right.stackplot(range(101), list(zip(*energies, strict=True)), colors=colors, alpha=0.6, labels=names)
+    right.set(xlabel="sweep", ylabel="energy F")
+    for ax in (*axes[0], left, right):
+        cu.plots.dress(ax, legend=ax in (axes[0, 0], left, right))
+    return figure
+
+
+def play_15():
+    """The playground settled, hardly settled, after one sweep, and shaken, for a reader without a kernel."""
+    settings: dict[str, dict] = {
+        "T = 12, γ = 0.2": {},
+        "T = 20, γ = 0.01": {"inference_steps": 20, "inference_rate": 0.01},
+        "T = 1, γ = 0.2": {"inference_steps": 1},
+        "T = 12, γ = 0.2, noise 0.1": {"state_noise": 0.1},
+    }
+    runs = {}
+    for label, knobs in settings.items():
+        rule = cu.rules.PredictiveCoding(cu.MLP([784, 128, 128, 10]), **knobs)
+        runs[label] = rule, dict(epochs=1, lr=0.1)
+    return accuracy_and_angle(runs, (50, 100), layer="first")
+
+
+def circuit_16():
+    """Predictive coding beside its incremental form: who moves when, and what brings the errors down."""
+    figure = Figure(figsize=(9.6, 3.6), layout="constrained")
+    titles = "Predictive coding: settle, then learn", "Incremental, learned feedback: both at every sweep"
+    for ax, title, learned in zip(figure.subplots(1, 2), titles, (False, True), strict=True):
+        cu.plots.circuit(ax, ["x", "v₁", "ŷ"], ["W₁", "W₂"], [None, None], error="ξ₂", title=title)
+        ax.add_patch(Circle((2, -1.3), 0.34, facecolor="#FBE9DF", edgecolor=cu.plots.RED, linewidth=1.5))
+        ax.text(2, -1.3, "ξ₁", ha="center", va="center", fontsize=13)
+        both = {"arrowstyle": "<|-|>", "color": cu.plots.RED, "linewidth": 1.8}
+        ax.annotate("", (2, -0.96), (2, -0.38), arrowprops=both)
+        line = "-" if learned else ":"
+        down = {"arrowstyle": "-|>", "color": cu.plots.RED, "linestyle": line, "linewidth": 1.8}
+        ax.annotate("", (2.3, -0.27), (3.7, -1.14), arrowprops=down)
+        words = "B₂: learned,\nnever a copy" if learned else "W₂ᵀ:\na copy"
+        ax.text(2.85, -0.98, words, color=cu.plots.RED, fontsize=11, ha="center", va="top")
+        moves = "W₁, W₂ and B₂ move after every sweep" if learned else "W₁, W₂ move once, after the last sweep"
+        ax.text(2, 0.95, moves, color=cu.plots.BLUE, fontsize=11, ha="center")
+        ax.set(ylim=(-1.85, 1.3))
+    return figure
+
+
+def play_16():
+    """The playground at three waits and with noisy states, for a reader without a kernel."""
+    runs = {}
+    for wait, noise in ((1, 0.0), (4, 0.0), (8, 0.0), (1, 0.3)):
+        rule = cu.rules.IncrementalPredictiveCoding(cu.MLP([784, 128, 10]), wait=wait, state_noise=noise)
+        name = f"wait {wait}, state noise {noise:g}" if noise else f"wait {wait}"
+        runs[name] = rule, dict(epochs=0.5, lr=0.01)
+    return accuracy_and_angle(runs, (0, 100))
+
+
+def circuit_17():
+    """Predictive coding beside both streams: each layer predicted once, or from both sides."""
+    figure = Figure(figsize=(9.6, 2.2), layout="constrained")
+    titles = "Predictive coding", "Bidirectional predictive coding"
+    for ax, title in zip(figure.subplots(1, 2), titles, strict=True):
+        names = ["x", "v₁", "v₂", "y"]
+        cu.plots.circuit(ax, names, ["W₁", "W₂", "W₃"], [None] * 3, error="", title=title)
+        for patch in ax.patches[4:6]:  # no error node of the output's own: every layer has errors here
+            patch.set_visible(False)
+        both = title.startswith("Bi")
+        for l in range(1, 4):
+            ax.text(2 * l, 0.5, f"e{'₀₁₂₃'[l]}", color=cu.plots.BLUE, ha="center", va="bottom", fontsize=11)
+        for l in range(3 if both else 0):
+            ends = (2 * l + 1.75, -0.32), (2 * l + 0.25, -0.32)
+            arrow = FancyArrowPatch(*ends, arrowstyle="-|>", connectionstyle="arc3,rad=-0.35", mutation_scale=14)
+            arrow.set(color=cu.plots.RED, linewidth=1.8)
+            arrow.shrinkA = arrow.shrinkB = 0
+            ax.add_patch(arrow)
+            ax.text(2 * l + 1, -0.72, f"V{'₁₂₃'[l]}", color=cu.plots.RED, ha="center", va="top", fontsize=12)
+            ax.text(2 * l, -0.5, f"g{'₀₁₂'[l]}", color=cu.plots.RED, ha="center", va="top", fontsize=11)
+        ax.set(ylim=(-1.1, 0.95))
+    return figure
+
+
+def play_17():
+    """The playground at four weights of the generative stream, for a reader without a kernel."""
+    runs = {}
+    for beta in (1e-4, 3e-3, 0.1, 1.0):
+        net = cu.MLP([784, 128, 10], loss="squared_error")
+        rule = cu.rules.BidirectionalPredictiveCoding(net, generative=beta, inference_rate=0.03)
+        runs[f"generative {beta:g}"] = rule, dict(epochs=1, optimizer="adam")
+    return accuracy_and_angle(runs, (0, 100))
+
+
+def clamp_17():
+    """Drawings for labels on the way from one digit to another: lesson 17's first slider."""
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    data = cu.load_dataset("mnist")
+    if data.is_fallback:
+        sys.exit("this figure shows MNIST, which could not be loaded")
+    rule = cu.rules.BidirectionalPredictiveCoding(cu.MLP([784, 256, 256, 10], loss="squared_error"))
+    cu.train(rule, data, epochs=2, lr=2e-3, optimizer="adam", progress=False)
+    for ax, (first, second) in zip(figure.subplots(3, 1), ((3, 8), (4, 9), (1, 7)), strict=True):
+        shares = torch.linspace(0, 1, 5)
+        labels = torch.zeros(5, 10)
+        labels[:, first], labels[:, second] = 1 - shares, shares
+        words = [f"{1 - share:.0%} {first}, {share:.0%} {second}" for share in shares.tolist()]
+        cu.plots.images(ax, rule.generate(labels), titles=words)
+    return figure
+
+
+def circuit_22():
+    """Backprop beside PEPITA: an error that goes back through the network, and one that goes in at its front."""
+    figure = Figure(figsize=(9.6, 3.3), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    names, ahead, back = ["x", "h₁", "ŷ"], ["W₁", "W₂"], "back through W₂ᵀ:\na second synapse that\nmust copy the first"
+    cu.plots.circuit(left, names, ahead, [None, back], False, title="Backprop")
+    cu.plots.circuit(right, ["x + F e", *names[1:]], ahead, [None, None], title="PEPITA: forward, and forward again")
+    right.texts[0].set_fontsize(9)
+    look = {"arrowstyle": "-|>", "color": cu.plots.RED, "linestyle": "--", "linewidth": 1.8}
+    right.annotate("", (0, -0.42), (3.64, -1.3), arrowprops={**look, "connectionstyle": "angle,angleA=0,angleB=90"})
+    right.text(
+        1.8,
+        -1.2,
+        "through F to the input:\nrandom synapses that never change",
+        color=cu.plots.RED,
+        fontsize=11,
+        ha="center",
+    )
+    return figure
+
+
+def play_22():
+    """The playground at four feedback scales, for a reader without a kernel."""
+    runs = {}
+    for scale in (0.005, 0.05, 0.2, 1.0):
+        rule = cu.rules.Pepita(cu.MLP([784, 128, 10]), feedback_scale=scale)
+        runs[f"feedback scale {scale:g}"] = rule, dict(epochs=1, lr=0.1)
+    return accuracy_and_angle(runs, (0, 100))
+
+
 def circuit_21():
     """Forward-Forward's two passes: every layer turns its own goodness up or down, and nothing leads back."""
     figure = Figure(figsize=(9.6, 2.9), layout="constrained")
@@ -339,10 +583,10 @@ def circuit_21():
         for i, name in enumerate(("x", "h₁", "h₂")):
             ax.text(2.4 * i, 0, name, ha="center", va="center", fontsize=13, bbox=dict(boxstyle="circle", fc="white"))
             if i:
-                arrow = dict(arrowstyle="-|>", mutation_scale=14, color=cu.plots.BLUE, linewidth=1.5)
+                arrow: dict = dict(arrowstyle="-|>", mutation_scale=14, color=cu.plots.BLUE, linewidth=1.5)
                 ax.add_patch(FancyArrowPatch((2.4 * i - 2, 0), (2.4 * i - 0.4, 0), **arrow))
                 ax.text(2.4 * i - 1.2, 0.12, f"W{'₁₂'[i - 1]}", ha="center", color=cu.plots.BLUE, fontsize=12)
-                loop = dict(arrowstyle="-|>", mutation_scale=12, color=color, linestyle="--", linewidth=1.5)
+                loop: dict = dict(arrowstyle="-|>", mutation_scale=12, color=color, linestyle="--", linewidth=1.5)
                 loop["connectionstyle"] = "arc3,rad=0.45"
                 ax.add_patch(FancyArrowPatch((2.4 * i, 0.42), (2.4 * i - 1.15, 0.42), **loop))
                 ax.text(2.4 * i - 0.5, 0.95, goodness, ha="center", color=color, fontsize=11)
@@ -386,8 +630,22 @@ DRAWINGS = {
     "06_play.svg": play_06,
     "07_circuit.svg": circuit_07,
     "07_play.svg": play_07,
+    "08_circuit.svg": circuit_08,
+    "08_play.svg": play_08,
     "09_circuit.svg": circuit_09,
     "09_play.svg": play_09,
+    "10_circuit.svg": circuit_10,
+    "10_play.svg": play_10,
+    "15_circuit.svg": circuit_15,
+    "15_settling.svg": settling_15,
+    "15_play.svg": play_15,
+    "16_circuit.svg": circuit_16,
+    "16_play.svg": play_16,
+    "17_circuit.svg": circuit_17,
+    "17_play.svg": play_17,
+    "17_clamp.svg": clamp_17,
+    "22_circuit.svg": circuit_22,
+    "22_play.svg": play_22,
     "21_circuit.svg": circuit_21,
     "21_play.svg": play_21,
 }
