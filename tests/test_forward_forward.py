@@ -108,7 +108,7 @@ def local_gradients(rule, x, y):
     true = F.one_hot(y, classes).to(x.dtype) if y.dtype == torch.int64 else y
     f, parameters = FUNCTIONS[net.activation_name][0], [*net.weights, *net.biases]
     passes = []
-    for label in (true, true.roll(1, dims=1), torch.full_like(true, 1 / classes)):
+    for label in (true, true.roll(1, dims=1), torch.zeros_like(true)):
         here, activity = written(rule, x, label), []
         for w, b in zip(net.weights[:-1], net.biases[:-1], strict=True):
             activity.append(f(here @ w.T + b))
@@ -290,7 +290,7 @@ def test_prediction_is_the_label_with_the_best_goodness(polarity):
     assert largest_difference([rule.predict(x)], [expected]) < EXACT
     assert rule.goodness(x).shape == (3, 9, 3)
     assert torch.equal(polarity * rule.goodness(x).sum(0), rule.predict(x, by="goodness"))
-    neutral = written(rule, x, torch.full((9, 3), 1 / 3, dtype=torch.float64))
+    neutral = written(rule, x, torch.zeros(9, 3, dtype=torch.float64))
     for w, b in zip(rule.net.weights[:-1], rule.net.biases[:-1], strict=True):
         neutral = normalised(torch.tanh(neutral @ w.T + b))
     scores = unit(neutral) @ rule.net.weights[-1].T + rule.net.biases[-1]

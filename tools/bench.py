@@ -182,7 +182,7 @@ def pepita_products(sizes, batch):
 
 
 def forward_forward_products(sizes, batch):
-    """Layer 1's image once for all passes, its label pixels apart; true, false and neutral pair; no way back."""
+    """Layer 1's image once for all passes, its label pixels apart; true pair, false pair, no label; no way back."""
     *hidden, readout = itertools.pairwise(sizes)
     first = [("forward", batch, *sizes[:2]), ("forward", 3 * batch, sizes[-1], sizes[1])]
     credit = [("gradient", batch, *sizes[:2]), ("gradient", 2 * batch, sizes[-1], sizes[1])] if hidden else []

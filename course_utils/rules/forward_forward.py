@@ -82,10 +82,10 @@ class LabelledPasses:
 
     @torch.no_grad()
     def read(self, x):
-        """The readout's scores of images under a label that says nothing."""
+        """The readout's scores of images without a label."""
         image, drive = self.look(x)
-        neutral = torch.full_like(image[:1, : self.net.sizes[-1]], 1 / self.net.sizes[-1])
-        activities = [image] + [h for _, h in self.hidden(image, drive, neutral)]
+        no_label = torch.zeros_like(image[:1, : self.net.sizes[-1]])
+        activities = [image] + [h for _, h in self.hidden(image, drive, no_label)]
         return self.readout(activities[-1])
 
     @torch.no_grad()
@@ -110,7 +110,7 @@ class ForwardForward(LabelledPasses, Rule):
 
     Source: Hinton 2022, arXiv:2212.13345; layer collaboration: Lorberbom and colleagues 2023, arXiv:2305.12393.
     `backward` returns Σ over hidden layers of −log σ(±(goodness − threshold)), batch mean of true plus false pairs. The
-    last layer is a readout of h_{L−1} under a neutral label, taught alongside by the delta rule (without a hidden layer
+    last layer is a readout of h_{L−1} without a label, taught alongside by the delta rule (without a hidden layer
     it is all there is). Made for Adam, and so is lr: hidden layers and readout ask for very different plain rates.
     threshold: θ; may move while training runs. negatives: labels of the false pairs, "uniform" over the wrong ones or
     "hard", drawn by the readout's belief in them. layer_collaboration: each layer's margin has the others' added, as
@@ -141,7 +141,7 @@ class ForwardForward(LabelledPasses, Rule):
         image, drive = self.look(x)
         true = pixels_of(y, net, x)
         belief = self.read(x).softmax(1) if self.negatives == "hard" else torch.ones_like(true)
-        label = torch.stack([true, wrong_labels(true, belief, self.generator), torch.full_like(true, 1 / classes)])
+        label = torch.stack([true, wrong_labels(true, belief, self.generator), torch.zeros_like(true)])
         sign, features, loss = self.polarity * x.new_tensor([[1.0], [-1.0]]), image, x.new_zeros(())
         layers = self.hidden(image, drive, label)  # made one by one: each may learn before the next is there
         if self.layer_collaboration:
