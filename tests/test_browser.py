@@ -87,7 +87,12 @@ UNSIGHTLY = r"""() => {
   const pictures = all('img').filter(img => img.src.startsWith(location.origin) && !img.naturalWidth);
   const folds = all('details').filter(fold => fold.open || fold.textContent === fold.firstChild.textContent);
   const source = /\$|<\/?\w+>|\{\{|^\||\*\*/m;
-  const raw = all('p, li, td').filter(part => source.test(part.innerText));
+  const words = part => {  // without formulas that are set: a bar of |W| is not that of a table
+    const copy = part.cloneNode(true);
+    copy.querySelectorAll('mjx-container').forEach(formula => formula.remove());
+    return copy.textContent;
+  };
+  const raw = all('p, li, td').filter(part => source.test(words(part)));
   return [...pictures, ...folds, ...all('mjx-merror'), ...raw].map(part => part.outerHTML.slice(0, 300));
 }"""
 
