@@ -85,10 +85,10 @@ lesson: $(STAMP)  ## run one lesson, write an HTML page: make lesson N=06
 	 $(PY) -m nbconvert --log-level=ERROR --to html --execute --ExecutePreprocessor.timeout=600 --output-dir html "$$1" && \
 	 echo "html/$$(basename "$$1" .ipynb).html"
 
-results: $(STAMP)  ## measure one lesson's table anew: make results N=06
-	@test -n "$(N)" || { echo "Which lesson? For example: make results N=06"; exit 2; }
-	@echo "[results] measuring results/$(N).csv"
-	@$(PY) tools/results.py $(N)
+# An interrupted run goes on where it was; `make results ARGS=--fresh` begins from nothing.
+results: $(STAMP)  ## measure all stored tables anew, or one lesson's: make results N=06
+	@echo "[results] measuring results/"
+	@$(PY) tools/results.py $(N) $(ARGS)
 
 figures: $(STAMP)  ## draw lessons/figures/*.svg (one lesson's: make figures N=06)
 	@echo "[figures] drawing lessons/figures"

@@ -17,7 +17,7 @@ from course_utils.network import MLP
 from course_utils.playground import playground
 from course_utils.report import environment
 from course_utils.rule import FrozenHidden, Rule
-from course_utils.sweeps import stored_results
+from course_utils.sweeps import stored_results, sweep
 from course_utils.training import evaluate, train
 
 __all__ = [
@@ -36,5 +36,6 @@ __all__ = [
     "rules",
     "setup",
     "stored_results",
+    "sweep",
     "train",
 ]

@@ -1,6 +1,7 @@
 """One line that settles device, seeds and threads."""
 
 import random
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -37,6 +38,20 @@ def setup(seed=0, device=None, threads=None):
     torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
     print(f"device {chosen} · {torch.get_num_threads()} CPU threads · seed {seed} · torch {torch.__version__}")
     return chosen
+
+
+@contextmanager
+def use_device(device, threads):
+    """Inside: that device and so many CPU threads of torch, as a sweep's cells have them; afterwards as before."""
+    global _current
+    before, had = _current, torch.get_num_threads()
+    _current = _choose(device)
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        _current = before
+        torch.set_num_threads(had)
 
 
 def _choose(device):

@@ -19,8 +19,8 @@ import psutil
 import torch
 from nbclient import NotebookClient
 
+from course_utils.cells import RESULTS, provenance
 from course_utils.data import load_dataset
-from course_utils.sweeps import RESULTS, provenance
 
 NOTEBOOKS, TABLE = RESULTS.parent / "notebooks", RESULTS / "lessons.csv"
 THREADS, INTERVAL, MB = 2, 0.1, 1e6

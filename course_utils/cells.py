@@ -1,0 +1,107 @@
+"""One run, one frame: the cells that sweeps are made of, in the schema of all stored tables."""
+
+import ast
+import datetime
+import platform
+import subprocess
+from pathlib import Path
+
+import torch
+
+from course_utils import rules
+from course_utils.data import load_dataset
+from course_utils.network import MLP
+from course_utils.rule import FrozenHidden
+from course_utils.training import evaluate, train
+
+RESULTS = Path(__file__).parent.parent / "results"
+SCHEMA = [
+    "rule",
+    "dataset",
+    "sizes",
+    "seed",
+    "lr",
+    "noise",
+    "epoch",
+    "samples",
+    "seconds",
+    "val_accuracy",
+    "test_accuracy",
+    "device",
+    "versions",
+    "commit",
+    "measured",
+]
+
+
+def make_rule(name, sizes, seed, knobs=None, **network):
+    """A fresh network and rule. name: "Backprop", "FeedbackAlignment(feedback_scale=0.5)", "FrozenHidden(…)" of
+    such a one for the control, or a class; knobs: more arguments for the rule."""
+    if isinstance(name, type):
+        return name(MLP(sizes, seed=seed, **network), seed=seed, **(knobs or {}))
+    framed = name.startswith("FrozenHidden(") and name.endswith(")")
+    inner = name.removeprefix("FrozenHidden(").removesuffix(")") if framed else name
+    rule_class, written = read_call(inner)
+    if rule_class not in rules.ALL:
+        raise ValueError(
+            f"rule is {name!r}; use one of: {', '.join(rules.ALL)}, with keyword=value, or FrozenHidden(…) of one"
+        )
+    rule = rules.ALL[rule_class](MLP(sizes, seed=seed, **network), seed=seed, **written, **(knobs or {}))
+    return rule if inner == name else FrozenHidden(rule)
+
+
+def read_call(text):
+    """("Name", {keyword: value}) of "Name" or "Name(keyword=value, …)"."""
+    try:
+        call = ast.parse(text, mode="eval").body
+        function = call.func if isinstance(call, ast.Call) else call
+        keywords = call.keywords if isinstance(call, ast.Call) else []
+        if (isinstance(call, ast.Call) and call.args) or any(k.arg is None for k in keywords):
+            raise ValueError("every argument has to be written with its name")
+        return ast.unparse(function), {str(k.arg): ast.literal_eval(k.value) for k in keywords}
+    except (SyntaxError, ValueError):
+        return text, {}
+
+
+def run_cell(name, sizes, lr, seed, dataset="mnist", limit=None, test=False, network=None, knobs=None, **training):
+    """Train one rule once: a frame in the results schema, one row an evaluation. The test set is looked at
+    once, after the last step, and only when `test` is true."""
+    data = load_dataset(dataset, limit=limit)
+    rule = make_rule(name, sizes, seed, knobs, **(network or {}))
+    history = train(rule, data, lr=lr, seed=seed, progress=False, **training)
+    frame = history.frame[["epoch", "samples", "seconds", "val_accuracy"]].copy()
+    frame["test_accuracy"] = float("nan")
+    if test:
+        frame.loc[frame.index[-1], "test_accuracy"] = evaluate(rule, data.x_test, data.y_test)
+    noise = training.get("input_noise", 0.0) or training.get("activity_noise", 0.0)
+    facts = {
+        "rule": name if isinstance(name, str) else name.__name__,
+        "dataset": data.name,
+        "sizes": " ".join(["-".join(map(str, sizes)), *(network or {}).values()]),  # "784-500-10 tanh"
+        "seed": seed,
+        "lr": rule.lr if lr is None else lr,
+        "noise": noise,
+        **provenance(data.x_train.device),
+    }
+    return frame.assign(**facts)[SCHEMA]
+
+
+def provenance(device):
+    """When, on what and with what a number was measured."""
+    name = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
+    return {
+        "device": name,
+        "versions": f"torch {torch.__version__}, python {platform.python_version()}",
+        "commit": _commit(),
+        "measured": datetime.date.today().isoformat(),
+    }
+
+
+def _commit():
+    try:
+        shown = subprocess.run(
+            ["git", "describe", "--always", "--dirty"], cwd=RESULTS.parent, capture_output=True, text=True, check=True
+        )
+        return shown.stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
