@@ -128,7 +128,9 @@ def announce(blocks, folder, jobs):
     everything = set().union(*names.values())
     waiting = {name for name in everything if not (folder / name).exists()}
     path = ROOT / "results" / "cost.csv"
-    cost = pd.read_csv(path, dtype={"lesson": str}).set_index("lesson").core_seconds if path.exists() else {}
+    cost: dict = {}
+    if path.exists():
+        cost = pd.read_csv(path, dtype={"lesson": str}).set_index("lesson").core_seconds.to_dict()
     known = [number for number in names if number in cost]
     minutes = sum(cost[number] * len(names[number] & waiting) / len(names[number]) for number in known) / jobs / 60
     print(f"{len(everything)} cells for lessons {', '.join(names)}; {len(everything - waiting)} are finished")
