@@ -14,7 +14,7 @@ TWO_AT_ONCE := -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help .venv data lab test lint types spelling check-build binder unit notebooks-test browser \
+.PHONY: help .venv data lab test lint types spelling check-build binder unit lessons-test notebooks-test browser \
         build lesson results figures bench cost lock clean
 
 # An environment made in another folder (the clone was moved), or whose Python has gone, counts as missing.
@@ -36,7 +36,7 @@ lab: data        ## open JupyterLab at the first lesson
 	 root=; if [ "$$(id -u)" = 0 ]; then root=--allow-root; fi; \
 	 exec $(PY) -m jupyter lab $$root --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url="/lab/tree/$$1" $(LAB_ARGS)
 
-test: lint types spelling check-build data binder unit notebooks-test browser  ## everything a reviewer needs
+test: lint types spelling check-build data binder unit lessons-test  ## everything a reviewer needs
 	@echo "[test] all passed"
 
 lint: $(STAMP)   ## part of test: ruff on code and notebooks
@@ -64,15 +64,21 @@ unit: $(STAMP)   ## part of test: the package and the science
 	@echo "[unit] pytest: the package, the science, the tools"
 	@OMP_NUM_THREADS=1 $(PY) -m pytest tests -m "not browser and not binder" $(TWO_AT_ONCE)
 
+# Each lesson takes a minute, so it runs once: in JupyterLab, as its reader runs it. nbval then runs the first alone.
+lessons-test: $(STAMP)  ## part of test: run every lesson, in Chromium where there is one
+	@if $(PY) tests/conftest.py; then $(MAKE) --no-print-directory notebooks-test N=00; \
+	 else $(MAKE) --no-print-directory notebooks-test; fi
+	@$(MAKE) --no-print-directory browser
+
 # CI=true makes a failed check in a lesson an error; IPYTHONDIR brings in the hook that surfaces swallowed ones.
-notebooks-test: $(STAMP)  ## part of test: run every notebook from top to bottom
-	@echo "[notebooks-test] nbval: every notebook from top to bottom"
-	@CI=true OMP_NUM_THREADS=1 IPYTHONDIR="$(CURDIR)/tests/ipython" $(PY) -m pytest notebooks \
+notebooks-test: $(STAMP)  ## run the notebooks from top to bottom without a browser (one: N=06)
+	@echo "[notebooks-test] nbval: notebooks from top to bottom"
+	@CI=true OMP_NUM_THREADS=1 IPYTHONDIR="$(CURDIR)/tests/ipython" $(PY) -m pytest notebooks/$(N)*.ipynb \
 	  --nbval-lax --nbval-current-env --nbval-cell-timeout 180 --durations=5 $(TWO_AT_ONCE)
 
-browser: $(STAMP)  ## part of test: drive JupyterLab in a headless Chromium
-	@echo "[browser] JupyterLab in headless Chromium"
-	@OMP_NUM_THREADS=1 $(PY) -m pytest tests/test_browser.py -m browser -rs --durations=5 -n 2
+browser: $(STAMP)  ## drive JupyterLab in a headless Chromium (PAGES=1 keeps a picture of every page)
+	@echo "[browser] every lesson in JupyterLab, in headless Chromium"
+	@OMP_NUM_THREADS=1 PAGES="$(PAGES)" $(PY) -m pytest tests/test_browser.py -m browser -rs --durations=5 -n 2 --maxschedchunk=1
 
 build: $(STAMP)  ## lessons/*.md to notebooks/ and course_utils/rules/
 	@echo "[build] notebooks and rules from lessons"

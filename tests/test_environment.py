@@ -73,6 +73,11 @@ def test_conda_names_the_same_packages_in_the_same_ranges(conda, pyproject):
     assert theirs == ours
 
 
+def test_the_extra_is_tested_as_it_is_installed_and_not_in_conda(pyproject, conda):
+    (dask,) = pyproject["project"]["optional-dependencies"]["dask"]
+    assert dask in pyproject["dependency-groups"]["dev"] and not [name for name in conda if "dask" in name]
+
+
 def test_conda_takes_conda_forge_only():
     channels = yaml.safe_load((ROOT / "environment.yml").read_text())["channels"]
     assert channels == ["conda-forge", "nodefaults"]

@@ -5,6 +5,7 @@ import importlib
 import importlib.util
 import json
 import platform
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -202,14 +203,28 @@ def test_processes_give_what_one_process_gives(tmp_path):
     assert torch.get_num_threads() == THREADS  # a cell's threads are its own
 
 
-def test_a_dask_cluster_of_two_workers_gives_what_one_process_gives(tmp_path):
-    distributed = pytest.importorskip("dask.distributed")
-    alone = swept(tmp_path / "alone")
-    cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)
-    with cluster, distributed.Client(cluster) as client, joblib.parallel_config(backend="dask"):
-        frame = swept(tmp_path / "dask")
-        assert len(client.nthreads()) == 2
-    assert without_seconds(frame).equals(without_seconds(alone))
+def programs():
+    """The programs of docs/sweeps.md, in their order, on small data."""
+    text = (PATH.parent.parent / "docs" / "sweeps.md").read_text()
+    smaller = {'"mnist"': '"digits"', "seeds=5": "seeds=[1]", "epochs=5": "epochs=1", "784, 256, 10": "784, 8, 10"}
+    for old, new in smaller.items():
+        text = text.replace(old, new)
+    return re.findall(r"```python\n(.*?)```", text, re.S)
+
+
+def test_the_documented_programs_run_and_a_dask_cluster_gives_what_one_process_gives(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("dask.distributed")
+    monkeypatch.setattr(sweeps, "RESULTS", tmp_path)
+    laptop, local, slurm, gateway = programs()
+    exec(laptop, found := {"__name__": "__main__"})
+    assert len(found["frame"].groupby(["rule", "noise", "lr", "seed"])) == 3 * 2 * 3
+    assert "FrozenHidden(Backprop)" in capsys.readouterr().out
+    few = local.replace("cu.rules.ALL", '["Backprop", "ZIL"]').replace("worker=1", "worker=1, dashboard_address=None")
+    exec(few, found := {"__name__": "__main__"})  # on a cluster of two workers, and then here
+    alone = cu.sweep(["Backprop", "ZIL"], "digits", [784, 8, 10], seeds=[1], epochs=1, folder=tmp_path / "alone")
+    assert len(found["frame"]) == 4 and without_seconds(found["frame"]).equals(without_seconds(alone))
+    for program in (slurm, gateway):  # no such cluster here: only that they are programs
+        compile(program, "docs/sweeps.md", "exec")
 
 
 def test_a_worker_without_the_data_is_told_so(monkeypatch):
