@@ -47,6 +47,11 @@ STYLES = {
     "PEPITA": (ORANGE, ":"),
     "Softmax regression": (ORANGE, "-."),
     "Tilted feedback": (SKY, (0, (5, 1))),
+    "Blend": (PURPLE, (0, (5, 1))),
+    "Node perturbation + feedback alignment": (PURPLE, (0, (5, 1))),
+    "Layered": (ORANGE, (0, (5, 1))),
+    "Random freezing": (GREY, "-."),
+    "Feedback taught by perturbation": (RED, "--"),
 }
 _OTHERS = [(RED, "-."), (GREEN, (0, (5, 1))), (ORANGE, (0, (3, 1, 1, 1))), (PURPLE, "--"), (SKY, "-")]
 LAYER_STYLES = [(BLUE, "-"), (RED, "--"), (GREEN, "-."), (PURPLE, ":"), (ORANGE, "-"), (SKY, "--")]

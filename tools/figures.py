@@ -614,6 +614,36 @@ def play_21():
     return figure
 
 
+def circuit_30():
+    """Two ways to join two rules: their messages are added up, or the one teaches the other's feedback."""
+    figure = Figure(figsize=(9.6, 3.3), layout="constrained")
+    titles = "Mixing: two messages are added up", "Teaching: one message corrects the other"
+    for ax, title in zip(figure.subplots(1, 2), titles, strict=True):
+        mixing = title.startswith("Mixing")
+        cu.plots.circuit(ax, ["x", "h₁", "ŷ"], ["W₁", "W₂"], [None, "B₂" if mixing else "B₂, taught"], title=title)
+        ax.text(2, 0.75, "shaken by ξ", ha="center", color=cu.plots.GREEN, fontsize=11)
+        look = {"arrowstyle": "-|>", "color": cu.plots.GREEN, "linestyle": ":", "linewidth": 1.8}
+        if mixing:
+            ends = (3.64, -1.4), (1.72, -0.3)
+            words = "ΔL, one number: how much\nthe shaking changed the loss"
+        else:
+            ends = (3.64, -1.4), (2.95, -0.92)
+            words = "ΔL ξ: what B₂\nshould have said"
+        ax.annotate("", ends[1], ends[0], arrowprops={**look, "connectionstyle": "arc3,rad=-0.35"})
+        ax.text(1.5, -1.45, words, ha="center", va="top", color=cu.plots.GREEN, fontsize=11)
+        ax.set(ylim=(-2.3, 1.1))
+    return figure
+
+
+def play_30():
+    """The playground's blend of node perturbation and feedback alignment, for a reader without a kernel."""
+    runs = {}
+    for blend in (0.0, 0.5, 0.9, 1.0):
+        rule = cu.rules.Blend(cu.MLP([784, 128, 10]), blend=blend, first="NodePerturbation")
+        runs[f"blend {blend:g}"] = rule, dict(epochs=1, lr=0.02)
+    return accuracy_and_angle(runs, (0, 100))
+
+
 DRAWINGS = {
     "_template_circuit.svg": circuit_template,
     "00_play.svg": play_00,
@@ -648,6 +678,8 @@ DRAWINGS = {
     "22_play.svg": play_22,
     "21_circuit.svg": circuit_21,
     "21_play.svg": play_21,
+    "30_circuit.svg": circuit_30,
+    "30_play.svg": play_30,
 }
 
 
