@@ -17,6 +17,25 @@ FUNCTION = re.compile(r"^def (my_\w+)", re.M)
 
 # What learners write instead: (in the solution, instead of it). The general mistakes below come on top.
 SLIPS = {
+    "my_best_blend": [
+        ("bias1 - bias2", "bias1 + bias2"),
+        ("(bias1.dot(between) + variance1)", "(bias2.dot(between) + variance2)"),
+        ("(bias1.dot(between) + variance1)", "variance1"),
+        ("between.dot(between) + ", ""),
+        ("variance1 + variance2", "variance1"),
+        ("between.dot(between)", "bias1.dot(bias1) + bias2.dot(bias2)"),
+        ("bias1.dot(between) + variance1", "bias1.dot(bias1) + variance1"),
+    ],
+    "my_interval": [
+        ("d.std()", "(hybrid.var() + parent.var()) ** 0.5"),
+        (" / len(d) ** 0.5", ""),
+        ("len(d) ** 0.5", "len(d)"),
+        ("d.std()", "d.std(correction=0)"),
+        ("d.std()", "d.var()"),
+        ("hybrid - parent", "parent - hybrid"),
+        ("t * error", "1.96 * error"),
+        ("d.mean() - t * error, d.mean() + t * error", "d.mean() + t * error, d.mean() - t * error"),
+    ],
     "my_estimate": [
         ("(2 * std)", "std"),
         ("(2 * std)", "(2 * std**2)"),

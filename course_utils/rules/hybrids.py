@@ -170,7 +170,7 @@ class PerturbationTaughtFeedback(FeedbackAlignment):
     lr = 0.1
     knobs = {"feedback_rate": (1e-3, 1.0, "log")}
     live_knobs = ("feedback_rate",)
-    plausibility = FeedbackAlignment.plausibility | {"non_local": "no", "cost": "3 forward + 1 backward"}
+    plausibility = FeedbackAlignment.plausibility | {"non_local": "no", "cost": "4 forward + 1 backward"}
     feedback_rate = Checked("above 0, at most 1", lambda value: 0 < value <= 1)
     perturbation_std = Checked("a number above 0", lambda value: value > 0)
 
