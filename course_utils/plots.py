@@ -51,7 +51,7 @@ STYLES = {
     "Node perturbation + feedback alignment": (PURPLE, (0, (5, 1))),
     "Layered": (ORANGE, (0, (5, 1))),
     "Random freezing": (GREY, "-."),
-    "Feedback taught by perturbation": (RED, "--"),
+    "Feedback taught by perturbation": (ORANGE, "-"),
 }
 _OTHERS = [(RED, "-."), (GREEN, (0, (5, 1))), (ORANGE, (0, (3, 1, 1, 1))), (PURPLE, "--"), (SKY, "-")]
 LAYER_STYLES = [(BLUE, "-"), (RED, "--"), (GREEN, "-."), (PURPLE, ":"), (ORANGE, "-"), (SKY, "--")]
