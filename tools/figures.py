@@ -669,7 +669,7 @@ def play_29():
     axes[1].set(xlabel="noise on the weights (share of their spread)", title="Not all are lost under noise")
     for ax in axes:
         ax.set_ylim(0, 100)
-        cu.plots.dress(ax, legend=ax is axes[0])
+        cu.plots.dress(ax, legend=ax is axes[1])
     return figure
 
 
