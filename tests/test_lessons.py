@@ -317,6 +317,26 @@ SLIPS = {
         ("- threshold", "+ threshold"),
         ("torch.relu(came_in @ weights.T)", "came_in @ weights.T"),
     ],
+    "my_critical_rate": [
+        ("(weights + draws + 1)", "(weights + draws)"),
+        ("(weights + draws + 1) / draws", "weights + 2"),
+        ("(weights + draws + 1) / draws", "draws / (weights + draws + 1)"),
+        (".sum(1).mean()", ".mean()"),
+        (".sum(1).mean()", ".sum()"),
+        (".sum(1).mean()", ".sum(0).mean()"),
+        ("x**2", "x.abs()"),
+        ("return 2 /", "return 1 /"),
+        (".sum(1).mean()", ".sum(1).mean().sqrt()"),
+    ],
+    "my_forgetting": [
+        (" / (before - chance)", ""),
+        ("(before - chance)", "before"),
+        ("(before - after)", "(after - chance)"),
+        ("(before - after)", "(after - before)"),
+        ("(before - chance)", "(after - chance)"),
+        ("(before - chance)", "(1 - chance)"),
+        ("(before - after) / (before - chance)", "((before - after) / (before - chance)).mean()"),
+    ],
 }
 
 

@@ -2,6 +2,7 @@
 
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -9,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyArrowPatch
 
 import course_utils as cu
+from course_utils import disturb, worlds
 from course_utils.rules.feedback_alignment import FeedbackAlignment
 from course_utils.rules.node_perturbation import NodePerturbation
 
@@ -644,6 +646,63 @@ def play_30():
     return accuracy_and_angle(runs, (0, 100))
 
 
+def worlds_29():
+    """One row of digits for each world."""
+    figure = Figure(figsize=(9.6, 4.6), layout="constrained")
+    data = cu.load_dataset("mnist", limit=10)
+    if data.is_fallback:
+        sys.exit("this figure shows MNIST, which could not be loaded")
+    moved, noisy = disturb.permuted(data, 0), disturb.noisy_images(data, 0.4)
+    slowly = [disturb.rotated(data, angle).x_train[i] for i, angle in enumerate(range(0, 91, 10))]
+    order = data.y_train[:10].argsort()
+    rows = {
+        "0 to 4,\nthen 5 to 9": data.x_train[order],
+        "the pixels in\nanother order": moved.x_train[:10],
+        "turned\never further": torch.stack(slowly),
+        "under noise": noisy.x_train[:10].clamp(0, 1),
+        "one at a time": data.x_train[:1],
+    }
+    for ax, (name, images) in zip(figure.subplots(len(rows), 1), rows.items(), strict=True):
+        blank = torch.zeros(10 - len(images), 784)
+        cu.plots.images(ax, torch.cat([images, blank]))
+        ax.set_ylabel(name, rotation=0, ha="right", va="center")
+        ax.spines[:].set_visible(False)
+    return figure
+
+
+def play_29():
+    """Lesson 29's two sliders: four trained networks in a world that turns, and with noise on their weights."""
+    stored, data = cu.stored_results(29), cu.load_dataset("mnist", limit=10_000)
+    plain = stored[stored.dataset == "mnist in order"].groupby("rule").first()
+    noisy = stored[(stored.dataset == "mnist, noise on weights") & (stored.noise == 0.8)].groupby("rule").test_accuracy
+    able = (noisy.mean() / plain.val_accuracy)[plain.val_accuracy > 0.5].sort_values().index
+    figure = Figure(figsize=(9.6, 3.6), layout="constrained")
+    axes = figure.subplots(1, 2)
+    angles, shares = list(range(-90, 91, 10)), [0.0, 0.2, 0.4, 0.6, 0.8, 1.2, 1.6, 2.4, 3.2]
+    worlds_seen = [disturb.rotated(replace(data, x_train=data.x_train[:1]), angle) for angle in angles]
+    names = dict.fromkeys([able[-1], "Backprop", "FrozenHidden(Backprop)", able[0]])
+    for name, (color, line) in zip(names, cu.plots.LAYER_STYLES, strict=False):
+        settings = dict(epochs=2, batch_size=64, schedule="constant")
+        life = worlds.Life(name, [784, 100, 100, 10], plain.lr[name], 0, **settings)
+        assert list(life.learn(data))
+        accuracies = [[cu.evaluate(life.rule, seen.x_val, seen.y_val) for seen in worlds_seen], []]
+        for share in shares:
+            with cu.metrics.no_trace(life.rule):
+                disturb.shake_weights(life.rule.net, share)
+                accuracies[1].append(cu.evaluate(life.rule, data.x_val, data.y_val))
+        for ax, at, values in zip(axes, (angles, shares), accuracies, strict=True):
+            label = life.rule.title if name in cu.rules.ALL else "Frozen hidden"
+            ax.plot(at, [100 * value for value in values], color=color, linestyle=line, label=label)
+    axes[0].set(
+        xlabel="world turned by (°)", ylabel=cu.plots.UNITS["val_accuracy"], title="All are lost at a quarter turn"
+    )
+    axes[1].set(xlabel="noise on the weights (share of their spread)", title="Not all are lost under noise")
+    for ax in axes:
+        ax.set_ylim(0, 100)
+        cu.plots.dress(ax, legend=ax is axes[1])
+    return figure
+
+
 DRAWINGS = {
     "_template_circuit.svg": circuit_template,
     "00_play.svg": play_00,
@@ -680,6 +739,8 @@ DRAWINGS = {
     "21_play.svg": play_21,
     "30_circuit.svg": circuit_30,
     "30_play.svg": play_30,
+    "29_worlds.svg": worlds_29,
+    "29_play.svg": play_29,
 }
 
 
