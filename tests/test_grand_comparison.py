@@ -239,7 +239,7 @@ def test_the_rate_of_each_row_is_the_best_of_its_search_and_not_at_the_edge(stor
             last = runs.groupby("lr").tail(1).set_index("lr").val_accuracy
             used = stored[(stored.rule == name) & (stored.sizes == size)].lr.unique()
             assert list(used) == [last.idxmax()], f"{name}: {MEND}"
-            assert len(last) == 7 and last.index.min() < last.idxmax() < last.index.max(), f"{name}: widen the grid"
+            assert len(last) == 8 and last.index.min() < last.idxmax() < last.index.max(), f"{name}: widen the grid"
 
 
 def test_every_rule_has_backprop_in_its_steps_and_every_depth(stored):
@@ -280,10 +280,13 @@ def test_what_the_prose_takes_for_granted_is_in_the_table(stored):
     floor = pd.concat([table["FrozenHidden(Backprop)"], finals(stored, SOFTMAX).Backprop]).max()
     assert table.Backprop.min() > floor
     matched = table.dropna()  # the seeds that have matched runs
-    for name in cu.rules.ALL:
-        length = (matched.Backprop - matched[f"MatchedSteps({name})"]).mean()
-        direction = (matched[f"MatchedSteps({name})"] - matched[name]).mean()
-        assert length + direction < 0.01 or direction > length, f"{name} loses more by length; mend the lesson's prose"
+    weakest = table[list(cu.rules.ALL)].mean().idxmin()
+    lost = (matched.Backprop - matched[weakest]).mean()
+    assert (matched[f"MatchedSteps({weakest})"] - matched[weakest]).mean() > 0.9 * lost > 0
+    for name in ("NodePerturbation", "WeightPerturbation"):  # those who try and see: the steps were long enough
+        assert (matched.Backprop - matched[f"MatchedSteps({name})"]).mean() < 0.01
+    for name in ("FeedbackAlignment", "DirectFeedbackAlignment"):  # fixed feedback bears what ruins backprop
+        assert matched[f"MatchedSteps({name})"].mean() < matched[name].mean()
     spread = [finals(stored, "-".join(["784", *["100"] * d, "10"]))[list(cu.rules.ALL)].mean().std() for d in (1, 8)]
     assert spread[1] > spread[0]
 
