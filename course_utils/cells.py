@@ -68,6 +68,11 @@ def run_cell(name, sizes, lr, seed, dataset="mnist", limit=None, test=False, net
     once, after the last step, and only when `test` is true."""
     data = load_dataset(dataset, limit=limit)
     rule = make_rule(name, sizes, seed, knobs, **(network or {}))
+    return run_rule(rule, name, data, lr, seed, test=test, network=network, **training)
+
+
+def run_rule(rule, name, data, lr, seed, test=False, network=None, **training):
+    """As `run_cell`, for a rule and data that are made already; name: a string or class, for the column `rule`."""
     history = train(rule, data, lr=lr, seed=seed, progress=False, **training)
     frame = history.frame[["epoch", "samples", "seconds", "val_accuracy"]].copy()
     frame["test_accuracy"] = float("nan")
@@ -77,7 +82,7 @@ def run_cell(name, sizes, lr, seed, dataset="mnist", limit=None, test=False, net
     facts = {
         "rule": name if isinstance(name, str) else name.__name__,
         "dataset": data.name,
-        "sizes": " ".join(["-".join(map(str, sizes)), *(network or {}).values()]),  # "784-500-10 tanh"
+        "sizes": " ".join(["-".join(map(str, rule.net.sizes)), *(network or {}).values()]),  # "784-500-10 tanh"
         "seed": seed,
         "lr": rule.lr if lr is None else lr,
         "noise": noise,

@@ -337,6 +337,25 @@ SLIPS = {
         ("(before - chance)", "(1 - chance)"),
         ("(before - after) / (before - chance)", "((before - after) / (before - chance)).mean()"),
     ],
+    "my_rank_correlation": [
+        ("return (v[:, None] > v).to(v.dtype).sum(1) + (v[:, None] == v).to(v.dtype).sum(1) / 2", "return v"),
+        ("return (v[:, None] > v).to(v.dtype).sum(1) + ", "return v.argsort().to(v.dtype) + 0 * "),
+        ("ranks(a) - ranks(a).mean(), ranks(b) - ranks(b).mean()", "ranks(a), ranks(b)"),
+        (" / (r.norm() * s.norm())", ""),
+        ("(r.norm() * s.norm())", "len(a)"),
+        ("ranks(b) - ranks(b).mean()", "ranks(-b) - ranks(b).mean()"),
+        (".to(v.dtype)", ""),
+    ],
+    "my_matched_step": [
+        (" / step.norm()", ""),
+        ("step.norm()", "step.norm(dim=1, keepdim=True)"),
+        ("step.norm()", "step.norm() ** 2"),
+        ("step.norm()", "before.norm()"),
+        ("after - before", "before - after"),
+        ("before + length", "after + length"),
+        ("before + length", "length"),
+        ("step.norm()", "step.abs().sum()"),
+    ],
 }
 
 

@@ -1,0 +1,127 @@
+"""What a fair comparison of rules needs besides a table: what an update costs, and steps of equal length."""
+
+import weakref
+
+import pandas as pd
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from course_utils import cells
+from course_utils.data import load_dataset
+from course_utils.rule import Rule
+
+
+def update_cost(rule, x, y, optimizer):
+    """What one `rule.step` on (x, y) needs, counted while a step is made: {"products", "peak", "kept"}.
+
+    products: multiplications inside matrix products. peak: bytes of the tensors alive at once at the worst moment,
+    over what was there before (weights, images, state of the optimiser). kept: bytes of the rule's own parameters
+    and buffers, the network's not counted. The rule takes two steps: the first makes what is made only once.
+    """
+    rule.step(x, y, optimizer)
+    optimizer.zero_grad(set_to_none=True)
+    with _AliveTensors() as alive, FlopCounterMode(display=False) as flops:
+        rule.step(x, y, optimizer)
+    own = {id(t): t for t in [*rule.parameters(), *rule.buffers()]}
+    for t in [*rule.net.parameters(), *rule.net.buffers()]:
+        own.pop(id(t), None)
+    kept = sum(t.numel() * t.element_size() for t in own.values())
+    return {"products": flops.get_total_flops() // 2, "peak": alive.peak, "kept": kept}  # a flop counter counts + too
+
+
+class _AliveTensors(TorchDispatchMode):
+    """Adds up the bytes of the tensors that operations make, and takes them off when nobody holds them any more."""
+
+    def __init__(self):
+        super().__init__()
+        self.sizes: dict[int, int] = {}
+        self.now = self.peak = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        given = {t.untyped_storage()._cdata for t in _tensors((arguments, keywords))}
+        out = function(*arguments, **(keywords or {}))
+        for tensor in _tensors(out):
+            storage = tensor.untyped_storage()
+            if storage._cdata not in self.sizes and storage._cdata not in given:  # neither a view nor in place
+                self.sizes[storage._cdata] = storage.nbytes()
+                self.now += storage.nbytes()
+                self.peak = max(self.peak, self.now)
+                weakref.finalize(storage, self._freed, storage._cdata)
+        return out
+
+    def _freed(self, key):
+        self.now -= self.sizes.pop(key)
+
+
+def _tensors(tree):
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
+
+
+class RecordedSteps(Rule):
+    """The same rule; `lengths` keeps how far the network's parameters moved in each step, ‖Δθ‖, 0-d tensors."""
+
+    def __init__(self, rule):
+        super().__init__(rule.net, rule.seed)
+        self.rule, self.generator, self.lengths = rule, rule.generator, []
+        self.title, self.lr, self.loss_name = rule.title, rule.lr, rule.loss_name
+
+    def step(self, x, y, optimizer):
+        before = [p.detach().clone() for p in self.net.parameters()]
+        loss = self.rule.step(x, y, optimizer)
+        self.moved(before)
+        return loss
+
+    @torch.no_grad()
+    def moved(self, before):
+        self.lengths.append(_length(self.net, before))
+
+    def backward(self, x, y):
+        return self.rule.backward(x, y)
+
+    def predict(self, x):
+        return self.rule.predict(x)
+
+
+class MatchedSteps(RecordedSteps):
+    """The same rule and optimiser, each step then stretched or cut to the length that `lengths` holds for it.
+
+    What is left between this run of backprop and the rule whose lengths these are is direction. ValueError when a
+    run has more steps than there are lengths.
+    """
+
+    def __init__(self, rule, lengths):
+        super().__init__(rule)
+        self.lengths, self.steps = list(lengths), 0
+
+    @torch.no_grad()
+    def moved(self, before):
+        if self.steps == len(self.lengths):
+            raise ValueError(f"there are {len(self.lengths)} lengths and more steps; record a run that is as long")
+        length = _length(self.net, before)
+        factor = torch.where(length > 0, self.lengths[self.steps] / length, 0.0)
+        for p, old in zip(self.net.parameters(), before, strict=True):
+            p.copy_(old + (p - old) * factor)
+        self.steps += 1
+
+
+def _length(net, before):
+    return torch.stack([(p - old).norm() for p, old in zip(net.parameters(), before, strict=True)]).norm()
+
+
+def run_cell(name, sizes, lr, seed, test=False, matched_seeds=0, **settings):
+    """As `cells.run_cell`. A tested run from one of the first `matched_seeds` seeds brings a second one along, with
+    the rule "MatchedSteps(name)": backprop on the same batches, each step as long as the rule's."""
+    if not test or seed >= matched_seeds:
+        return cells.run_cell(name, sizes, lr, seed, test=test, **settings)
+    data = load_dataset(settings.pop("dataset", "mnist"), limit=settings.pop("limit", None))
+    knobs, network = settings.pop("knobs", None), settings.pop("network", None)
+    settings |= {"data": data, "lr": lr, "seed": seed, "network": network, "test": True}
+    rule = RecordedSteps(cells.make_rule(name, sizes, seed, knobs, **(network or {})))
+    own = cells.run_rule(rule, name, **settings)
+    if not torch.stack(rule.lengths).isfinite().all():
+        return own  # it diverged: there is nothing to match
+    matched = MatchedSteps(cells.make_rule("Backprop", sizes, seed, **(network or {})), rule.lengths)
+    other = cells.run_rule(matched, f"MatchedSteps({name})", **settings | {"lr": own.lr.iloc[0]})
+    return pd.concat([own, other], ignore_index=True)
