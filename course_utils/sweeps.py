@@ -5,6 +5,7 @@ interrupted goes on where it was. joblib decides where the cells run: here, on a
 """
 
 import contextlib
+import functools
 import hashlib
 import inspect
 import itertools
@@ -152,6 +153,7 @@ def _class_of(rule):
     return registry.ALL.get(read_call(inner)[0], Rule)
 
 
+@functools.cache
 def _source(rule_class):
     try:
         return inspect.getsource(rule_class)
