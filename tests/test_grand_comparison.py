@@ -228,7 +228,8 @@ def test_controls_and_softmax_regression_are_there(stored):
 def test_the_budget_is_the_same_for_all_and_the_test_set_was_looked_at_once(stored):
     main = stored[stored.sizes.isin([NETWORK, SOFTMAX])]
     for key, run in main.groupby(["rule", "sizes", "seed"]):
-        assert list(run.samples) == list(range(0, 275_001, 11_000)), key
+        assert len(run) == 26 and run.samples.iloc[-1] == 275_000, key
+        assert list(run.samples) == list(main.samples.iloc[:26]), key
         assert run.test_accuracy.notna().sum() == 1 and run.test_accuracy.notna().iloc[-1], key
     assert (stored.dataset == "mnist").all() and (stored.noise == 0).all()
 
@@ -286,7 +287,8 @@ def test_what_the_prose_takes_for_granted_is_in_the_table(stored):
     lost = (matched.Backprop - matched[weakest]).mean()
     assert (matched[f"MatchedSteps({weakest})"] - matched[weakest]).mean() > 0.9 * lost > 0
     for name in ("NodePerturbation", "WeightPerturbation"):  # those who try and see: the steps were long enough
-        assert (matched.Backprop - matched[f"MatchedSteps({name})"]).mean() < 0.01
+        lost = (matched.Backprop - matched[name]).mean()
+        assert (matched.Backprop - matched[f"MatchedSteps({name})"]).mean() < 0.1 * lost
     for name in ("FeedbackAlignment", "DirectFeedbackAlignment"):  # fixed feedback bears what ruins backprop
         assert matched[f"MatchedSteps({name})"].mean() < matched[name].mean()
     spread = [finals(stored, "-".join(["784", *["100"] * d, "10"]))[list(cu.rules.ALL)].mean().std() for d in (1, 8)]
