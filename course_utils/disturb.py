@@ -17,7 +17,7 @@ def of_classes(data, classes):
     classes, present = list(classes), data.y_train.unique().tolist()
     if not classes or not set(classes) <= set(present):
         raise ValueError(f"classes is {classes!r}; choose one or more of {present}")
-    changed = {}
+    changed: dict[str, torch.Tensor] = {}
     for part in PARTS:
         x, y = getattr(data, f"x_{part}"), getattr(data, f"y_{part}")
         wanted = torch.isin(y, torch.tensor(classes).to(y))

@@ -47,8 +47,7 @@ class Life:
         self.optimizer = _make_optimizer(self.rule, optimizer, lr, momentum)
         self.training = {"eval_every": 10**12, **training, "seed": seed}
         shown = " ".join(["-".join(map(str, sizes)), *(network or {}).values()])
-        made = {"rule": name, "sizes": shown, "seed": seed, "lr": lr}
-        self.facts = made | provenance(self.rule.net.weights[0].device)
+        self.facts = {"rule": name, "sizes": shown, "seed": seed, "lr": lr}
         self.samples, self.seconds, self.epoch, self.rows = 0, 0.0, 0.0, []
 
     def learn(self, data, looks=(1.0,), **training):
@@ -76,7 +75,8 @@ class Life:
 
     @property
     def frame(self):
-        return pd.DataFrame(self.rows).assign(**self.facts)[SCHEMA]
+        facts = self.facts | provenance(self.rule.net.weights[0].device)
+        return pd.DataFrame(self.rows).assign(**facts)[SCHEMA]
 
 
 def in_turn(tasks, test, *begin, among=None, **training):
