@@ -2,6 +2,7 @@
 
 import ast
 import datetime
+import functools
 import platform
 import subprocess
 from pathlib import Path
@@ -102,6 +103,7 @@ def provenance(device):
     }
 
 
+@functools.cache
 def _commit():
     try:
         shown = subprocess.run(
