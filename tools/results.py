@@ -85,7 +85,8 @@ def write(number, blocks, folder):
     for phase, name in (("search", f"{number}_lr.csv"), ("seeds", f"{number}.csv")):
         frames = [frame for block in blocks for frame in block.frames[phase]]
         if frames:
-            table = pd.concat(frames, ignore_index=True).round({"seconds": 2, "epoch": 4})
+            digits = {"seconds": 2, "epoch": 4, "val_accuracy": 6, "test_accuracy": 6}
+            table = pd.concat(frames, ignore_index=True).round(digits)
             temporary = ROOT / "results" / f".{name}"
             table.to_csv(temporary, index=False)
             temporary.replace(ROOT / "results" / name)
