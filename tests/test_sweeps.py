@@ -314,6 +314,29 @@ def test_the_tool_measures_the_blocks_of_a_lesson(tool, tmp_path, capsys):
     assert "6 cells for lessons 99; 0 are finished" in capsys.readouterr().out
 
 
+def test_the_tool_confirms_the_rate_in_a_long_race(tool, tmp_path):
+    """The winner of the short race and the smaller rates next to it run as long as the seeds do; the best is taken."""
+    block = {"rules": ["Backprop", "FeedbackAlignment"], "sizes": SIZES, "seeds": 2, "epochs": 2, "batch_size": 64}
+    block |= {"dataset": "digits", "search_images": 200, "lrs": [0.3, 0.001, 0.03, 0.1], "confirm": 2}
+    lesson = f"---\nlesson: {json.dumps({'results': [block, {**block, 'confirm': 0, 'lrs': [0.1]}]})}\n---\n"
+    (tmp_path / "lessons" / "96_confirm.md").write_text(lesson)
+    tool.main(["96", "--jobs", "1"])
+    table, search = (pd.read_csv(tmp_path / "results" / name) for name in ("96.csv", "96_lr.csv"))
+    assert search.test_accuracy.isna().all() and set(search.seed) == {0}
+    for name in block["rules"]:
+        runs = search[search.rule == name]
+        short = runs[runs.samples == 200].set_index("lr").val_accuracy
+        long = runs[runs.samples == runs.samples.max()].set_index("lr").val_accuracy
+        assert set(long.index) == set(sorted(lr for lr in block["lrs"] if lr <= short.idxmax())[-3:])
+        used = table[table.rule == name].lr
+        assert set(used.iloc[: len(used) // 2]) == {long.idxmax()}
+    cost = pd.read_csv(tmp_path / "results" / "cost.csv").set_index("lesson")
+    finished = list((tmp_path / "results" / "cells").iterdir())
+    assert cost.cells[96] == len(finished)
+    tool.main(["96", "--jobs", "1"])
+    assert list((tmp_path / "results" / "cells").iterdir()) == finished
+
+
 def test_the_tool_measures_everything_shares_cells_and_goes_on(tool, tmp_path, capsys):
     tool.main(["98", "--jobs", "1"])
     finished = {path: path.stat().st_mtime_ns for path in (tmp_path / "results" / "cells").iterdir()}

@@ -7,8 +7,10 @@
 What to run stands in the lesson's front matter under `lesson: results:` (rules, sizes, lrs, epochs, …; or a list of
 such blocks). `rules: all` means every rule of the registry, and `also:` lists more. The learning rate is chosen on
 validation (one seed, one epoch on 20,000 images, if search_epochs and search_images do not say otherwise), unless
-only one is given; then the seeds run at that rate. `function: course_utils.worlds.online` names another function than
-`cells.run_cell` for a block's cells; keys that are not read here go to it.
+only one is given. `confirm: 2` then runs the winner and the two smaller rates next to it for the whole length, again
+on validation, for a short race prefers rates that are too high for a long one. Then the seeds run.
+`function: course_utils.worlds.online` names another function than `cells.run_cell` for a block's cells; keys that
+are not read here go to it.
 
 The cells of all lessons are one sweep (see course_utils/sweeps.py): equal ones are computed once, and an interrupted
 run goes on where it was. What a lesson took, in seconds of one processor core, is kept in results/cost.csv.
@@ -31,36 +33,58 @@ from course_utils import cells, sweeps
 
 ROOT = Path(__file__).parent.parent
 NOT_IN_SEARCH = ("eval_every", "limit", "epochs", "test")
+PHASES = {
+    "search": "learning rates, on validation",
+    "confirm": "the best of them and the next smaller ones, in runs of full length",
+    "seeds": "all seeds at the chosen rates",
+}
 
 
 @dataclass
 class Block:
-    """One block of a lesson: cells that search the rate, then cells of all seeds; and the frames of both."""
+    """One block of a lesson: cells that search the rate, cells that confirm it, cells of all seeds; their frames."""
 
     lesson: str
     rules: list
     sizes: list
     lrs: list
     seeds: int
+    confirm: int
     search: dict
     settings: dict
-    best: dict = field(default_factory=dict)
+    best: dict = field(default_factory=dict)  # {phase: {rule: lr}}
     frames: dict = field(default_factory=dict)
 
+    def rates(self, phase):
+        """{rule: the rates that it runs at in this phase}."""
+        if phase == "search":
+            return dict.fromkeys(self.rules, self.lrs if len(self.lrs) > 1 else [])
+        first = self.best.get("search") or dict.fromkeys(self.rules, self.lrs[0])
+        if phase == "confirm" and not self.confirm:
+            return dict.fromkeys(self.rules, [])
+        if phase == "confirm":
+            lower = {rule: sorted(lr for lr in self.lrs if lr <= best) for rule, best in first.items()}
+            return {rule: lrs[-1 - self.confirm :] for rule, lrs in lower.items()}
+        return self.best.get("confirm") or first
+
     def cells(self, phase):
-        if phase == "seeds":
-            return sweeps.grid(self.rules, self.sizes, self.best, seeds=self.seeds, **self.settings)
-        return sweeps.grid(self.rules, self.sizes, self.lrs, seeds=1, **self.search) if len(self.lrs) > 1 else []
+        settings = self.search if phase == "search" else self.settings
+        if phase == "confirm":
+            settings = {name: value for name, value in settings.items() if name != "eval_every"} | {"test": False}
+        seeds = self.seeds if phase == "seeds" else 1
+        return sweeps.grid(self.rules, self.sizes, self.rates(phase), seeds=seeds, **settings)
 
 
-def read_block(lesson, rules, sizes, lrs, seeds=5, also=(), search_images=20_000, search_epochs=1, **settings):
+def read_block(
+    lesson, rules, sizes, lrs, seeds=5, also=(), confirm=0, search_images=20_000, search_epochs=1, **settings
+):
     """A block as it stands in the front matter of `lesson` ("06")."""
     rules = [*(list(cu.rules.ALL) if rules == "all" else rules), *also]
     function = pkgutil.resolve_name(settings.pop("function", "course_utils.cells.run_cell"))
     settings = {"dataset": "mnist", "test": True, "function": function, **settings}
     search = {name: value for name, value in settings.items() if name not in NOT_IN_SEARCH}
     search |= {"limit": search_images, "epochs": search_epochs, "test": False}
-    return Block(lesson, rules, sizes, lrs, seeds, search, settings, best=dict.fromkeys(rules, lrs[0]))
+    return Block(lesson, rules, sizes, lrs, seeds, confirm, search, settings)
 
 
 def blocks_of(number):
@@ -76,14 +100,14 @@ def measure(blocks, phase, folder):
     frames = iter(sweeps.run_cells([cell for part in parts for cell in part], folder))
     for block, part in zip(blocks, parts, strict=True):
         block.frames[phase] = [next(frames) for _ in part]
-        if phase == "search" and part:
-            block.best = sweeps.best_lr(pd.concat(block.frames[phase], ignore_index=True))
+        if phase != "seeds" and part:
+            block.best[phase] = sweeps.best_lr(pd.concat(block.frames[phase], ignore_index=True))
 
 
 def write(number, blocks, folder):
     """results/NN.csv, results/NN_lr.csv; a line of what the last epochs reached."""
-    for phase, name in (("search", f"{number}_lr.csv"), ("seeds", f"{number}.csv")):
-        frames = [frame for block in blocks for frame in block.frames[phase]]
+    for phases, name in ((("search", "confirm"), f"{number}_lr.csv"), (("seeds",), f"{number}.csv")):
+        frames = [frame for block in blocks for phase in phases for frame in block.frames[phase]]
         if frames:
             digits = {"seconds": 2, "epoch": 4, "val_accuracy": 6, "test_accuracy": 6}
             table = pd.concat(frames, ignore_index=True).round(digits)
@@ -104,7 +128,7 @@ def note_cost(blocks, folder):
     """Enter what each lesson took into results/cost.csv; a cell that two lessons share counts for the first."""
     path, rows, seen = ROOT / "results" / "cost.csv", [], set()
     for number in sorted({block.lesson for block in blocks}):
-        mine = [c for b in blocks if b.lesson == number for phase in ("search", "seeds") for c in b.cells(phase)]
+        mine = [c for b in blocks if b.lesson == number for phase in PHASES for c in b.cells(phase)]
         new = {sweeps.file_name(*cell): cell for cell in mine if sweeps.file_name(*cell) not in seen}
         seen |= set(new)
         seconds, count = seconds_of(new.values(), folder)
@@ -121,11 +145,11 @@ def announce(blocks, folder, jobs):
     """Say beforehand how much there is to do and how long it should take."""
     names: dict[str, set[str]] = {}
     for block in blocks:
-        search = {sweeps.file_name(*cell) for cell in block.cells("search")}
-        if all((folder / name).exists() for name in search):
-            measure([block], "search", folder)  # reads them: the rate is known, and so are the names of the rest
-        rest = {sweeps.file_name(*cell) for cell in block.cells("seeds")}
-        names.setdefault(block.lesson, set()).update(search | rest)
+        for phase in PHASES:
+            found = {sweeps.file_name(*cell) for cell in block.cells(phase)}
+            names.setdefault(block.lesson, set()).update(found)
+            if phase != "seeds" and all((folder / name).exists() for name in found):
+                measure([block], phase, folder)  # reads them: the rate is known, and so are the names of the rest
     everything = set().union(*names.values())
     waiting = {name for name in everything if not (folder / name).exists()}
     path = ROOT / "results" / "cost.csv"
@@ -157,8 +181,8 @@ def main(arguments=None):
     announce(blocks, folder, wanted.jobs)
     begin = time.perf_counter()
     with joblib.parallel_config(n_jobs=wanted.jobs):
-        for phase in ("search", "seeds"):
-            print({"search": "learning rates, on validation", "seeds": "all seeds at the chosen rates"}[phase])
+        for phase, meaning in PHASES.items():
+            print(meaning)
             measure(blocks, phase, folder)
     for number in sorted({block.lesson for block in blocks}):
         write(number, [block for block in blocks if block.lesson == number], folder)
