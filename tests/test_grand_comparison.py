@@ -251,7 +251,7 @@ def test_the_rate_of_each_row_is_the_best_of_its_search_and_not_at_the_edge(stor
 def test_every_rule_has_backprop_in_its_steps_and_every_depth(stored):
     for name in cu.rules.ALL:
         assert finals(stored)[f"MatchedSteps({name})"].count() == 2, f"{name}: {MEND}"
-        for depth in range(1, 9):
+        for depth in (1, 2, 4, 8):
             size = "-".join(["784", *["100"] * depth, "10"])
             assert finals(stored, size)[name].count() == 3, f"{name}, {depth} hidden layers: {MEND}"
 
