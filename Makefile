@@ -78,7 +78,7 @@ notebooks-test: $(STAMP)  ## run the notebooks from top to bottom without a brow
 
 browser: $(STAMP)  ## drive JupyterLab in a headless Chromium (PAGES=1 keeps a picture of every page)
 	@echo "[browser] every lesson in JupyterLab, in headless Chromium"
-	@OMP_NUM_THREADS=1 PAGES="$(PAGES)" $(PY) -m pytest tests/test_browser.py -m browser -rs --durations=5 -n 2 --maxschedchunk=1
+	@OMP_NUM_THREADS=1 PAGES="$(PAGES)" $(PY) -m pytest tests/test_browser.py -m browser -rs --durations=5 -n 3 --maxschedchunk=1
 
 build: $(STAMP)  ## lessons/*.md to notebooks/ and course_utils/rules/
 	@echo "[build] notebooks and rules from lessons"
