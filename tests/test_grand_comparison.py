@@ -243,9 +243,8 @@ def test_the_rate_of_each_row_is_the_best_of_its_search_and_not_at_the_edge(stor
             used = stored[(stored.rule == name) & (stored.sizes == size)].lr.unique()
             assert list(used) == [long.idxmax()], f"{name}: {MEND}"
             assert len(last) == 8, f"{name}: {MEND}"
+            assert last.index.min() < used[0] < last.index.max(), f"{name}: widen the grid in lesson 28"
             assert set(long.index) == set(last.index[last.index <= last.idxmax()].sort_values()[-3:]), name
-            if last.idxmax() in (last.index.min(), last.index.max()):  # a broad plain may end there, a slope may not
-                assert last.max() - last.nlargest(2).iloc[1] < 0.01, f"{name}: widen the grid in lesson 28"
 
 
 def test_every_rule_has_backprop_in_its_steps_and_every_depth(stored):
@@ -289,11 +288,11 @@ def test_what_the_prose_takes_for_granted_is_in_the_table(stored):
     weakest = table[list(cu.rules.ALL)].mean().idxmin()
     lost = (matched.Backprop - matched[weakest]).mean()
     assert (matched[f"MatchedSteps({weakest})"] - matched[weakest]).mean() > 0.9 * lost > 0
-    for name in ("NodePerturbation", "WeightPerturbation"):  # those who try and see: the steps were long enough
-        lost = (matched.Backprop - matched[name]).mean()
-        assert (matched.Backprop - matched[f"MatchedSteps({name})"]).mean() < 0.1 * lost
-    for name in ("FeedbackAlignment", "DirectFeedbackAlignment"):  # fixed feedback bears what ruins backprop
-        assert matched[f"MatchedSteps({name})"].mean() < matched[name].mean()
+    behind = [name for name in cu.rules.ALL if (matched.Backprop - matched[name]).mean() > 0.01]
+    ruined = [name for name in behind if matched[f"MatchedSteps({name})"].mean() < matched[name].mean()]
+    assert ruined == ["ErrorSignDFA"]  # it bears steps that ruin backprop; for the others the steps were long enough
+    for name in set(behind) - set(ruined):
+        assert (matched.Backprop - matched[f"MatchedSteps({name})"]).mean() < 0.005
     spread = [finals(stored, "-".join(["784", *["100"] * d, "10"]))[list(cu.rules.ALL)].mean().std() for d in (1, 8)]
     assert spread[1] > spread[0]
 
