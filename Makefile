@@ -36,7 +36,7 @@ lab: data        ## open JupyterLab at the first lesson
 	 root=; if [ "$$(id -u)" = 0 ]; then root=--allow-root; fi; \
 	 exec $(PY) -m jupyter lab $$root --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url="/lab/tree/$$1" $(LAB_ARGS)
 
-test: lint types spelling check-build data binder unit lessons-test  ## everything a reviewer needs
+test: lint types spelling check-build data unit lessons-test  ## everything a reviewer needs
 	@echo "[test] all passed"
 
 lint: $(STAMP)   ## part of test: ruff on code and notebooks
@@ -56,13 +56,13 @@ check-build: $(STAMP)  ## part of test: notebooks and rules agree with the lesso
 	@echo "[check-build] are notebooks/ and course_utils/rules/ in step with lessons/?"
 	@$(PY) tools/build.py --check
 
-binder: $(STAMP)  ## part of test: repo2docker's dry run, and what the image would run
+binder: $(STAMP)  ## part of unit: repo2docker's dry run, and what the image would run
 	@echo "[binder] repo2docker, without building"
 	@$(PY) -m pytest tests/test_binder.py
 
 unit: $(STAMP)   ## part of test: the package and the science
 	@echo "[unit] pytest: the package, the science, the tools"
-	@OMP_NUM_THREADS=1 $(PY) -m pytest tests -m "not browser and not binder" $(TWO_AT_ONCE)
+	@OMP_NUM_THREADS=1 $(PY) -m pytest tests -m "not browser" $(TWO_AT_ONCE)
 
 # Each lesson takes a minute, so it runs once: in JupyterLab, as its reader runs it. nbval then runs the first alone.
 lessons-test: $(STAMP)  ## part of test: run every lesson, in Chromium where there is one
@@ -78,7 +78,7 @@ notebooks-test: $(STAMP)  ## run the notebooks from top to bottom without a brow
 
 browser: $(STAMP)  ## drive JupyterLab in a headless Chromium (PAGES=1 keeps a picture of every page)
 	@echo "[browser] every lesson in JupyterLab, in headless Chromium"
-	@OMP_NUM_THREADS=1 PAGES="$(PAGES)" $(PY) -m pytest tests/test_browser.py -m browser -rs --durations=5 -n 3 --maxschedchunk=1
+	@OMP_NUM_THREADS=1 PAGES="$(PAGES)" $(PY) -m pytest tests/test_browser.py -m browser -rs --durations=5 -n 2 --maxschedchunk=1
 
 build: $(STAMP)  ## lessons/*.md to notebooks/ and course_utils/rules/
 	@echo "[build] notebooks and rules from lessons"
