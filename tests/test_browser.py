@@ -280,8 +280,9 @@ def play(page, lab, name):
     for i in range(live.count()):
         at_end = live.nth(i).get_attribute("aria-valuenow") == live.nth(i).get_attribute("aria-valuemax")
         move(page, live.nth(i), "ArrowLeft" if at_end or i == 0 else "ArrowRight")  # a learning rate rather lower
-    seen = samples(lab)
-    wait_until(lambda: samples(lab) > seen, "it trains on with the new values")
+    for _ in range(3):
+        seen = samples(lab)
+        wait_until(lambda seen=seen: samples(lab) > seen, "it trains on with the new values")
 
     press(lab, "Stop")
     stop = wait_until(lambda: "stopped after" in status(lab), "Stop")
@@ -307,6 +308,7 @@ def to_the_ends(page, lab, name):
         before = status(lab)
         press(lab, "Train")
         wait_until(lambda old=before: status(lab) != old and samples(lab) > 0, "training at the ends")
+        time.sleep(1)
         shoot(page, f"{name}-{key.lower()}")
         wait_until(lambda: ended(lab), "the end")
     time.sleep(0.5)  # the picture comes a moment after the buttons
