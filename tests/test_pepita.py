@@ -425,8 +425,7 @@ def test_the_targets_of_lesson_22_are_met():
     final = cu.stored_results(22).dropna(subset=["test_accuracy"])
     long, control = "Pepita(feedback_scale=0.05)", "FrozenHidden(Backprop)"
     assert set(final.rule) == {"Pepita", "Backprop", long, control}
-    seeds = final.groupby("rule").seed.nunique()
-    assert (seeds.drop(long) == 5).all() and seeds[long] == 3
+    assert (final.groupby("rule").seed.nunique() == 5).all()
     mean = 100 * final.groupby("rule").test_accuracy.mean()
     assert mean[long] >= 97.5 and mean["Pepita"] >= 96
     assert mean["Pepita"] - mean[control] >= 1  # the same five epochs
