@@ -36,9 +36,9 @@ class History:
         """A pandas frame, one row per evaluation.
 
         epoch, samples: training seen so far; seconds: training alone (no evaluation, no probes);
-        train_loss: mean of what `backward` returned since the last row; train_accuracy: on as many training
-        images as there are validation images; val_loss, val_accuracy; angle_l, in degrees: mean over the probes
-        since the last row, for layer l = 1 … L; probe_seconds: what the probes have cost so far.
+        train_loss: mean of what `backward` returned since the last row; train_accuracy: on the first 1,000
+        training images; val_loss, val_accuracy; angle_l, in degrees: mean over the probes since the last row, for
+        layer l = 1 … L; probe_seconds: what the probes have cost so far.
         """
         angles = [key for row in self.rows for key in row if key.startswith("angle_")]
         extra = list(dict.fromkeys(angles)) + (["probe_seconds"] if angles else [])

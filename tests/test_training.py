@@ -112,8 +112,13 @@ def test_rows_hold_what_they_say():
     last = history.frame.iloc[-1]
     assert last.val_accuracy == cu.evaluate(rule, DATA.x_val, DATA.y_val)
     assert last.val_loss == pytest.approx(rule.net.loss(rule.net(DATA.x_val), DATA.y_val).item())
-    few = len(DATA.x_val)
-    assert last.train_accuracy == cu.evaluate(rule, DATA.x_train[:few], DATA.y_train[:few])
+    assert last.train_accuracy == cu.evaluate(rule, DATA.x_train, DATA.y_train)
+
+
+def test_training_accuracy_is_that_of_the_first_images(monkeypatch):
+    monkeypatch.setattr("course_utils.training.TRAINING_IMAGES", 50)
+    rule, history = train()
+    assert history.rows[-1]["train_accuracy"] == cu.evaluate(rule, DATA.x_train[:50], DATA.y_train[:50])
 
 
 def test_train_loss_is_the_mean_of_what_backward_returned():
