@@ -14,8 +14,8 @@ TWO_AT_ONCE := -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help .venv data lab test lint types spelling check-build binder unit lessons-test notebooks-test browser \
-        build lesson results figures bench cost lock clean
+.PHONY: help .venv data lab test lint types spelling check-build binder unit first-lesson lessons-test \
+        notebooks-test browser build lesson results figures bench cost lock clean
 
 # An environment made in another folder (the clone was moved), or whose Python has gone, counts as missing.
 $(shell { [ "$$(cat $(STAMP))" = "$$(pwd -P)" ] && $(PY) -c ''; } >/dev/null 2>&1 || rm -f $(STAMP))
@@ -36,7 +36,7 @@ lab: data        ## open JupyterLab at the first lesson
 	 root=; if [ "$$(id -u)" = 0 ]; then root=--allow-root; fi; \
 	 exec $(PY) -m jupyter lab $$root --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url="/lab/tree/$$1" $(LAB_ARGS)
 
-test: lint types spelling check-build data unit lessons-test  ## everything a reviewer needs
+test: lint spelling check-build data first-lesson unit lessons-test  ## everything a reviewer needs
 	@echo "[test] all passed"
 
 lint: $(STAMP)   ## part of test: ruff on code and notebooks
@@ -44,7 +44,7 @@ lint: $(STAMP)   ## part of test: ruff on code and notebooks
 	@$(PY) -m ruff check --quiet $(HAND_WRITTEN) notebooks
 	@$(PY) -m ruff format --quiet --check $(HAND_WRITTEN)
 
-types: $(STAMP)  ## part of test: mypy on the package and the tools
+types: $(STAMP)  ## part of first-lesson: mypy on the package and the tools
 	@echo "[types] mypy (about 15 s the first time)"
 	@$(PY) -m mypy --no-error-summary
 
@@ -64,10 +64,14 @@ unit: $(STAMP)   ## part of test: the package and the science
 	@echo "[unit] pytest: the package, the science, the tools"
 	@OMP_NUM_THREADS=1 $(PY) -m pytest tests -m "not browser" $(TWO_AT_ONCE)
 
-# Each lesson takes a minute, so it runs once: in JupyterLab, as its reader runs it. nbval then runs the first alone.
+# mypy keeps one core busy, a notebook the other.
+first-lesson: $(STAMP)  ## part of test: nbval on the first lesson; beside it, mypy
+	@$(MAKE) --no-print-directory types & types=$$!; \
+	 $(MAKE) --no-print-directory notebooks-test N=00 && wait $$types
+
+# Each lesson takes a minute, so it runs once: in JupyterLab, as its reader runs it, and by nbval where no Chromium is.
 lessons-test: $(STAMP)  ## part of test: run every lesson, in Chromium where there is one
-	@if $(PY) tests/conftest.py; then $(MAKE) --no-print-directory notebooks-test N=00; \
-	 else $(MAKE) --no-print-directory notebooks-test; fi
+	@$(PY) tests/conftest.py || $(MAKE) --no-print-directory notebooks-test
 	@$(MAKE) --no-print-directory browser
 
 # CI=true makes a failed check in a lesson an error; IPYTHONDIR brings in the hook that surfaces swallowed ones.
@@ -100,9 +104,9 @@ figures: $(STAMP)  ## draw lessons/figures/*.svg (one lesson's: make figures N=0
 	@echo "[figures] drawing lessons/figures"
 	@$(PY) tools/figures.py $(N)
 
-bench: $(STAMP)  ## measure speed, print one table
+bench: $(STAMP)  ## measure speed, print one table (on a GPU alone: ARGS=--gpu)
 	@echo "[bench] timing; keep the machine quiet"
-	@$(PY) tools/bench.py
+	@$(PY) tools/bench.py $(ARGS)
 
 cost: $(STAMP)   ## measure every lesson's time and memory (one: make cost N=06)
 	@echo "[cost] running the lessons; keep the machine quiet"

@@ -91,3 +91,16 @@ def test_write(bench, tmp_path, monkeypatch):
     written = pd.read_csv(tmp_path / "bench.csv")
     assert {*bench.COLUMNS, "device", "versions", "commit", "measured"} <= set(written.columns)
     assert written.measure.tolist() == ["step"] and [p.name for p in tmp_path.iterdir()] == ["bench.csv"]
+
+
+def test_a_gpu_alone(bench, tmp_path, monkeypatch):
+    monkeypatch.setattr(bench, "RESULTS", tmp_path)
+    monkeypatch.setattr(bench, "measure_device", lambda kind, entries: {("step", kind): [2.0, 3.0, 4.0]})
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit, match="no GPU"):
+        bench.main(["--gpu"])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(bench, "provenance", lambda device: {"device": device.type})
+    bench.main(["--gpu", "--write"])
+    (row,) = pd.read_csv(tmp_path / "bench_gpu.csv").to_dict("records")
+    assert row["rule"] == row["device"] == "cuda" and row["gpu"] == 3 and "cpu" not in row

@@ -226,7 +226,7 @@ def wait_until(condition, what, seconds=30.0):
     begin = time.monotonic()
     while not condition():
         assert time.monotonic() - begin < seconds, f"not within {seconds} s: {what}"
-        time.sleep(0.02)
+        time.sleep(0.05)  # to look at a page costs the kernel's time
     return time.monotonic() - begin
 
 

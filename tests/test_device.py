@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import batch, grads, small_net
+from torch.overrides import TorchFunctionMode
 
 import course_utils as cu
 from course_utils import device as device_module
@@ -22,49 +23,82 @@ def as_before():
 
 
 @pytest.fixture
-def cuda(capsys):
+def cuda(capsys, said=[]):  # noqa: B006  # the one list of all calls, so that it is said once
     """A GPU; without one the test is skipped, aloud also where pytest is quiet about skips."""
     if torch.cuda.is_available():
         return torch.device("cuda")
-    with capsys.disabled():
-        print(f"\n{NO_GPU}")
+    if not said:
+        said.append(NO_GPU)
+        with capsys.disabled():
+            print(f"\n{NO_GPU}")
     pytest.skip(NO_GPU)
 
 
-def test_every_rule_on_the_gpu_equals_the_cpu(cuda):
-    for name, rule_class in cu.rules.ALL.items():
-        for loss in ("cross_entropy", "squared_error"):
-            results = []
-            for place in ("cpu", cuda):
-                net = small_net((17, 13, 11, 5), "relu", loss, dtype=torch.float32)
-                x, y = batch(net, n=9)
-                rule = rule_class(net.to(place), seed=3).to(place)
-                results.append([None if g is None else g.cpu() for g in grads(rule, x.to(place), y.to(place))])
-                # Its tensors do not wander: training goes on where the network is.
-                rule.step(x.to(place), y.to(place), torch.optim.SGD(rule.parameters(), lr=0.01))
-                assert {t.device.type for t in rule.state_dict().values()} == {torch.device(place).type}
-            for a, b in zip(*results, strict=True):
-                assert (a is None) == (b is None) and (a is None or torch.allclose(a, b, atol=1e-4)), name
+class SameDraws(TorchFunctionMode):
+    """Inside, whatever is drawn with a generator comes from one on the CPU: a rule's noise is then the same numbers
+    on every device. (A generator of the GPU with the same seed draws others.)"""
+
+    def __init__(self, seed=0):
+        super().__init__()
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def __torch_function__(self, function, types, arguments=(), keywords=None):
+        keywords = keywords or {}
+        if not isinstance(keywords.get("generator"), torch.Generator):
+            return function(*arguments, **keywords)
+        keywords = keywords | {"generator": self.generator}
+        if not isinstance(arguments[0], torch.Tensor):  # torch.randn(shape, …)
+            return function(*arguments, **keywords | {"device": "cpu"}).to(keywords.get("device", "cpu"))
+        drawn = function(arguments[0].cpu(), *arguments[1:], **keywords)
+        in_place = function.__name__.endswith("_")
+        return arguments[0].copy_(drawn) if in_place else drawn.to(arguments[0].device)
 
 
-def test_training_and_statistics_on_the_gpu(cuda):
+def test_same_draws_are_the_same_wherever_they_are_asked_for():
+    def draw(device):
+        own, like = torch.Generator(device).manual_seed(7), torch.ones(3, 2, device=device)
+        with SameDraws(seed=1):
+            return [
+                torch.randn(2, 3, generator=own, device=device),
+                torch.rand((4,), generator=own, device=device),
+                torch.empty_like(like).normal_(generator=own),
+                like.multinomial(1, generator=own),
+                like.new_empty(5, 4).bernoulli_(0.5, generator=own),
+            ]
+
+    first, second = draw("cpu"), draw("cuda" if torch.cuda.is_available() else "cpu")
+    assert all(torch.equal(a, b.cpu()) for a, b in zip(first, second, strict=True))
+    assert first[0].unique().numel() == 6 and first[2].unique().numel() == 6 and 0 < first[4].sum() < 20
+
+
+@pytest.mark.parametrize("name", cu.rules.ALL)
+def test_every_rule_on_the_gpu_equals_the_cpu(name, cuda):
+    rule_class = cu.rules.ALL[name]
+    for loss in ("cross_entropy", "squared_error"):
+        results = []
+        for place in ("cpu", cuda):
+            net = small_net((17, 13, 11, 5), "relu", loss)
+            x, y = batch(net, n=9)
+            rule = rule_class(net.to(place), seed=3).to(place)
+            with SameDraws():
+                estimate = grads(rule, x.to(place), y.to(place))
+            results.append([None if g is None else g.cpu() for g in estimate])
+            # Its tensors do not wander: training goes on where the network is.
+            rule.step(x.to(place), y.to(place), torch.optim.SGD(rule.parameters(), lr=0.01))
+            assert {t.device.type for t in rule.state_dict().values()} == {torch.device(place).type}
+        for a, b in zip(*results, strict=True):
+            assert (a is None) == (b is None) and (a is None or torch.allclose(a, b, atol=1e-6)), name
+
+
+@pytest.mark.parametrize("name", cu.rules.ALL)
+def test_training_and_statistics_on_the_gpu(name, cuda):
     cu.setup(device="cuda")
     data = cu.load_dataset("digits")
-    for rule_class in cu.rules.ALL.values():
-        rule = rule_class(cu.MLP([784, 32, 10]), seed=0)
-        history = cu.train(
-            rule,
-            data,
-            epochs=1,
-            lr=0.05,
-            batch_size=32,
-            input_noise=0.1,
-            activity_noise=0.1,
-            probe_every=320,
-            progress=False,
-        )
-        assert history.status == "done"
-        cu.metrics.gradient_statistics(rule, data.x_train[:64], data.y_train[:64], draws=20, batch_size=16)
+    rule = cu.rules.ALL[name](cu.MLP([784, 32, 10]), seed=0)
+    noise = {"input_noise": 0.1, "activity_noise": 0.1}
+    history = cu.train(rule, data, epochs=1, lr=0.01, batch_size=32, probe_every=320, progress=False, **noise)
+    assert history.status == "done"
+    cu.metrics.gradient_statistics(rule, data.x_train[:64], data.y_train[:64], draws=20, batch_size=16)
     with pytest.raises(ValueError, match="x is on cpu"):
         rule.backward(data.x_train[:4].cpu(), data.y_train[:4].cpu())
 

@@ -68,3 +68,13 @@ def test_the_quoted_speeds_are_those_of_the_stored_table():
     assert f"reach {rate:.0f} GFLOP/s" in speeds
     assert f"{settling['step']:.1f} ms" in speeds
     assert "two fifths of one fed by a DataLoader" in speeds and 2.3 < backprop["DataLoader / train"] < 2.7
+
+
+def test_the_quoted_speeds_on_a_gpu_are_those_of_the_stored_table():
+    table = pd.read_csv(Path(__file__).parent.parent / "results" / "bench_gpu.csv").set_index(["rule", "measure"])
+    (speeds,) = re.findall(r"On a GPU these networks.*?\n\n", README, re.S)
+    measures = ["step", "step / bare products", "step / autograd"]
+    quoted = [("Backprop", measure) for measure in measures]
+    quoted += [("PredictiveCoding(inference_steps=20)", measure) for measure in measures[:2]]
+    assert re.findall(r"\d+\.\d\d", speeds) == [f"{table.gpu[row]:.2f}" for row in quoted]
+    assert table.device.unique().tolist() == ["NVIDIA H200"] and "an NVIDIA H200" in speeds

@@ -1,4 +1,5 @@
-"""How fast are the rules and the tools? `python tools/bench.py` prints one table, `--write` stores it too.
+"""How fast are the rules and the tools? `python tools/bench.py` prints one table, `--write` stores it too;
+`--gpu` measures the steps on a GPU alone, for a machine whose processor is of no interest.
 
 In one run, in rounds: each round times every candidate once, so that a slow moment falls on all of them, and
 ratios are taken within a round. To add a rule, add an entry to ENTRIES.
@@ -349,13 +350,16 @@ def tabulate(cpu, gpu):
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
+def measure_device(kind, entries, rounds=30, repeats=5):
+    """What one device can do, and every entry's step there."""
+    device = torch.device(kind)
+    return measure_matmul(device, rounds) | measure_steps(entries, device, rounds, repeats)
+
+
 def run(entries, rounds=30, repeats=5, epochs=15, batches=40, processes=5):
     """The whole table: steps on the CPU, and on a GPU if there is one; epochs; imports and loads."""
-    found = {}
-    for kind in ["cpu"] + ["cuda"] * torch.cuda.is_available():
-        device = torch.device(kind)
-        found[kind] = measure_matmul(device, rounds) | measure_steps(entries, device, rounds, repeats)
-    cpu, gpu = found["cpu"], found.get("cuda")
+    cpu = measure_device("cpu", entries, rounds, repeats)
+    gpu = measure_device("cuda", entries, rounds, repeats) if torch.cuda.is_available() else None
     folder = _find_or_download("mnist")  # None where there is no MNIST and no network
     for entry in [e for e in entries if not e.knobs] if folder else []:
         cpu |= measure_epochs(entry, folder, epochs, batches)
@@ -364,13 +368,21 @@ def run(entries, rounds=30, repeats=5, epochs=15, batches=40, processes=5):
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(description="Measure speed and print one table.")
-    parser.add_argument("--write", action="store_true", help="also write results/bench.csv")
-    write = parser.parse_args(arguments).write
-    table = run(ENTRIES)
+    parser.add_argument("--write", action="store_true", help="also store it: results/bench.csv")
+    parser.add_argument("--gpu", action="store_true", help="steps on a GPU alone: results/bench_gpu.csv")
+    wanted = parser.parse_args(arguments)
+    name = "bench_gpu.csv" if wanted.gpu else "bench.csv"
+    if wanted.gpu and not torch.cuda.is_available():
+        raise SystemExit("torch sees no GPU here")
+    if wanted.gpu:
+        found = measure_device("cuda", ENTRIES)
+        table = tabulate(found, found).drop(columns=["cpu", "cpu_spread"])
+    else:
+        table = run(ENTRIES)
     facts = provenance(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     print(HEADER, " · ".join(f"{k} {v}" for k, v in facts.items()), table.to_string(index=False), sep="\n")
-    if write:
-        table.assign(**facts).to_csv(RESULTS / "bench.csv", index=False)
+    if wanted.write:
+        table.assign(**facts).to_csv(RESULTS / name, index=False)
 
 
 if __name__ == "__main__":
