@@ -38,6 +38,16 @@ def _linear(h, w, b):
     return F.linear(h, w, b) if w.ndim == 2 else torch.matmul(h, w.mT) + b.unsqueeze(-2)
 
 
+class LayerParameters(nn.ParameterList):
+    """One parameter a layer. nn.ParameterList looks each up by its name, every time: a tenth of a small step."""
+
+    def __iter__(self):
+        return iter(self._parameters.values())
+
+    def __getitem__(self, l):
+        return list(self._parameters.values())[l]
+
+
 class MLP(nn.Module):
     """A fully connected network of the given layer sizes, for example [784, 256, 10].
 
@@ -61,8 +71,8 @@ class MLP(nn.Module):
         self.activity_noise = 0.0  # std of the noise on hidden pre-activations; set by the training loop
         self.noise_seed = 0  # of this step's noise: all passes of one step meet the same noise
         weights = self.draw_weights(seed, device or current_device())
-        self.weights = nn.ParameterList(nn.Parameter(w) for w in weights)
-        self.biases = nn.ParameterList(nn.Parameter(w.new_zeros(len(w))) for w in weights)
+        self.weights = LayerParameters(nn.Parameter(w) for w in weights)
+        self.biases = LayerParameters(nn.Parameter(w.new_zeros(len(w))) for w in weights)
 
     @property
     def depth(self):
