@@ -162,7 +162,8 @@ def runs(figure, rule, shown, samples, warning=""):
         ax.xaxis.set_major_formatter("{x:,.0f}")
     small = {"frameon": False, "fontsize": "small"}
     left.legend(loc="upper left", bbox_to_anchor=(-0.02, -0.2), **small)
-    right.legend(loc="lower left", bbox_to_anchor=(-0.02, 0.98), ncols=9, columnspacing=1.2, **small)
+    narrow = {"columnspacing": 0.8, "handlelength": 1.6, "handletextpad": 0.4, **small}  # three layers and chance fit
+    right.legend(loc="lower left", bbox_to_anchor=(-0.02, 0.98), ncols=9, **narrow)
 
 
 def _settings_in_words(settings, names):

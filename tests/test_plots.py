@@ -64,6 +64,15 @@ def test_angles_are_drawn_with_the_chance_band(ax, history):
     assert any("chance (40 weights)" in text for text in labels(ax)) and "°" in ax.get_ylabel()
 
 
+def test_the_playgrounds_picture_has_room_for_the_angles_of_three_layers():
+    rule = cu.rules.FeedbackAlignment(cu.MLP([784, 512, 512, 10], device="cpu"))
+    figure, frame = Figure(figsize=(9, 4.2), dpi=100), pd.DataFrame({"samples": [0], "val_accuracy": [0.1]})
+    plots.runs(figure, rule, [(None, {"lr": 0.1}, frame)], samples=10)
+    legend = figure.axes[1].get_legend()
+    figure.canvas.draw()
+    assert len(legend.get_texts()) == 4 and legend.get_window_extent().x1 < figure.bbox.x1
+
+
 def test_chance_band_is_where_it_should_be(ax):
     plots.draw_chance_band(ax, 400)
     low, high = cu.metrics.chance_band(400)
