@@ -39,7 +39,7 @@ def _linear(h, w, b):
 
 
 class LayerParameters(nn.ParameterList):
-    """One parameter a layer. nn.ParameterList looks each up by its name, every time: a tenth of a small step."""
+    """One parameter a layer. nn.ParameterList looks each up by its name, every time; a small step feels it."""
 
     def __iter__(self):
         return iter(self._parameters.values())

@@ -328,3 +328,15 @@ def test_gains_multiply_the_hidden_activities_and_nothing_else():
     for wrong in (gains[:1], [*gains, gains[0]], [gains[0][:1], gains[1]], gains[::-1]):
         with pytest.raises(ValueError, match="gains have shapes"):
             net.activations(x, gains=wrong)
+
+
+def test_layer_parameters_are_a_parameter_list():
+    net = MLP([7, 5, 4, 3], device="cpu")
+    plain = torch.nn.ParameterList(net.weights)
+    assert all(net.weights[l] is plain[l] for l in (0, 1, 2, -1)) and list(net.weights) == list(plain)
+    assert net.weights[1:] == list(plain)[1:] and len(net.weights) == 3
+    assert net.weights.state_dict().keys() == plain.state_dict().keys()
+    with pytest.raises(IndexError):
+        net.weights[3]
+    net.weights[0] = torch.nn.Parameter(torch.zeros(5, 7))  # found at once, also by the optimiser
+    assert net.weights[0].sum() == 0 and any(p is net.weights[0] for p in net.parameters())
