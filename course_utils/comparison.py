@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from course_utils import cells
+from course_utils import runs
 from course_utils.data import load_dataset
 from course_utils.rule import Rule
 
@@ -110,18 +110,18 @@ def _length(net, before):
     return torch.stack([(p - old).norm() for p, old in zip(net.parameters(), before, strict=True)]).norm()
 
 
-def run_cell(name, sizes, lr, seed, test=False, matched_seeds=0, **settings):
-    """As `cells.run_cell`. A tested run from one of the first `matched_seeds` seeds brings a second one along, with
+def one_run(name, sizes, lr, seed, test=False, matched_seeds=0, **settings):
+    """As `runs.one_run`. A tested run from one of the first `matched_seeds` seeds brings a second one along, with
     the rule "MatchedSteps(name)": backprop on the same batches, each step as long as the rule's."""
     if not test or seed >= matched_seeds:
-        return cells.run_cell(name, sizes, lr, seed, test=test, **settings)
+        return runs.one_run(name, sizes, lr, seed, test=test, **settings)
     data = load_dataset(settings.pop("dataset", "mnist"), limit=settings.pop("limit", None))
     knobs, network = settings.pop("knobs", None), settings.pop("network", None)
     settings |= {"data": data, "lr": lr, "seed": seed, "network": network, "test": True}
-    rule = RecordedSteps(cells.make_rule(name, sizes, seed, knobs, **(network or {})))
-    own = cells.run_rule(rule, name, **settings)
+    rule = RecordedSteps(runs.make_rule(name, sizes, seed, knobs, **(network or {})))
+    own = runs.run_rule(rule, name, **settings)
     if not torch.stack(rule.lengths).isfinite().all():
         return own  # it diverged: there is nothing to match
-    matched = MatchedSteps(cells.make_rule("Backprop", sizes, seed, **(network or {})), rule.lengths)
-    other = cells.run_rule(matched, f"MatchedSteps({name})", **settings | {"lr": own.lr.iloc[0]})
+    matched = MatchedSteps(runs.make_rule("Backprop", sizes, seed, **(network or {})), rule.lengths)
+    other = runs.run_rule(matched, f"MatchedSteps({name})", **settings | {"lr": own.lr.iloc[0]})
     return pd.concat([own, other], ignore_index=True)

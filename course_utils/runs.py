@@ -64,7 +64,7 @@ def read_call(text):
         return text, {}
 
 
-def run_cell(name, sizes, lr, seed, dataset="mnist", limit=None, test=False, network=None, knobs=None, **training):
+def one_run(name, sizes, lr, seed, dataset="mnist", limit=None, test=False, network=None, knobs=None, **training):
     """Train one rule once: a frame in the results schema, one row an evaluation. The test set is looked at
     once, after the last step, and only when `test` is true."""
     data = load_dataset(dataset, limit=limit)
@@ -73,7 +73,7 @@ def run_cell(name, sizes, lr, seed, dataset="mnist", limit=None, test=False, net
 
 
 def run_rule(rule, name, data, lr, seed, test=False, network=None, **training):
-    """As `run_cell`, for a rule and data that are made already; name: a string or class, for the column `rule`."""
+    """As `one_run`, for a rule and data that are made already; name: a string or class, for the column `rule`."""
     history = train(rule, data, lr=lr, seed=seed, progress=False, **training)
     frame = history.frame[["epoch", "samples", "seconds", "val_accuracy"]].copy()
     frame["test_accuracy"] = float("nan")

@@ -20,7 +20,7 @@ from joblib import Parallel, delayed
 from tqdm.auto import tqdm
 
 from course_utils import rules as registry
-from course_utils.cells import RESULTS, SCHEMA, read_call, run_cell
+from course_utils.runs import RESULTS, SCHEMA, read_call, one_run
 from course_utils.data import Dataset, load_dataset
 from course_utils.device import current_device, use_device
 from course_utils.rule import Rule
@@ -44,7 +44,7 @@ def best_lr(table):
 
 def sweep(
     rules, data="mnist", sizes=(784, 256, 10), lr=None, noise=0.0, seeds=5, *,
-    noise_on="input", test=True, function=run_cell, folder=None, threads=1, progress=True, **settings,
+    noise_on="input", test=True, function=one_run, folder=None, threads=1, progress=True, **settings,
 ):  # fmt: skip
     """Train every rule at every lr and noise from every seed: one tidy frame in the results schema.
 
@@ -52,7 +52,7 @@ def sweep(
     list or dictionary of these, such as `cu.rules.ALL`. data: a name, or what load_dataset gave for it. lr: a number,
     a list, None (the rule's own), or {rule: one of these}. noise: std, a number or a list, of the noise that
     training adds on the "input" or, by noise_on, the "activity". seeds: how many, or a list. test: look at the
-    test set after the last step. function: what one cell does, `run_cell` or another of the same first four
+    test set after the last step. function: what one cell does, `one_run` or another of the same first four
     arguments. settings: what else the function takes (epochs, batch_size, optimizer, network, knobs, …).
 
     Cells are divided by joblib: `with joblib.parallel_config(n_jobs=-1)` uses all cores, `backend="dask"` a Dask
@@ -78,7 +78,7 @@ def _limit_of(data):
     return {} if len(data.x_train) == len(whole.x_train) else {"limit": len(data.x_train)}
 
 
-def grid(rules, sizes, lr=None, noise=0.0, seeds=5, *, noise_on="input", function=run_cell, **settings):
+def grid(rules, sizes, lr=None, noise=0.0, seeds=5, *, noise_on="input", function=one_run, **settings):
     """The cells of a sweep, (function, settings) each, in the order of the frame."""
     if noise_on not in ("input", "activity"):
         raise ValueError(f'noise_on is {noise_on!r}; use "input" or "activity"')

@@ -1,6 +1,6 @@
 """Harder worlds: data that changes, noise, few labels, as the cells of a sweep.
 
-A cell takes (name, sizes, lr, seed, …) like `run_cell` and gives rows of the results schema: `dataset` says what was
+A cell takes (name, sizes, lr, seed, …) like `one_run` and gives rows of the results schema: `dataset` says what was
 tested (on validation images, and in the end on the test images), `samples` when, `noise` how much.
 """
 
@@ -11,7 +11,7 @@ from dataclasses import replace
 import pandas as pd
 import torch
 
-from course_utils.cells import SCHEMA, make_rule, provenance, run_cell
+from course_utils.runs import SCHEMA, make_rule, provenance, one_run
 from course_utils.data import load_dataset
 from course_utils.disturb import (
     NoisyFeedback,
@@ -190,7 +190,7 @@ def few_labels(name, sizes, lr, seed, dataset="mnist", test=False, updates=200, 
 def every_world(name, sizes, lr, seed, test=False, limit=None, epochs=1, **settings):
     """All of the above, one after the other; test=False is the plain world alone, in which a rate is chosen."""
     if not test:
-        return run_cell(name, sizes, lr, seed, limit=limit, epochs=epochs, **settings)
+        return one_run(name, sizes, lr, seed, limit=limit, epochs=epochs, **settings)
     long = {"test": test, "limit": limit, "epochs": epochs, **settings}
     frames = [world(name, sizes, lr, seed, **long) for world in (classes, pixels, rotation, noise)]
     return pd.concat([*frames, few_labels(name, sizes, lr, seed, test=test, **settings)], ignore_index=True)
@@ -198,5 +198,5 @@ def every_world(name, sizes, lr, seed, test=False, limit=None, epochs=1, **setti
 
 def online(name, sizes, lr, seed, batch_size=1, **settings):
     """A run like any other, `batch_size` images at a time, which `dataset` says."""
-    frame = run_cell(name, sizes, lr, seed, batch_size=batch_size, **settings)
+    frame = one_run(name, sizes, lr, seed, batch_size=batch_size, **settings)
     return frame.assign(dataset=frame.dataset + f", {batch_size} at a time")

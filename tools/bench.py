@@ -22,7 +22,7 @@ import torchvision
 from torch import nn
 
 import course_utils as cu
-from course_utils.cells import RESULTS, provenance
+from course_utils.runs import RESULTS, provenance
 from course_utils.data import _find_or_download
 from course_utils.rules.weight_perturbation import AT_ONCE
 from course_utils.training import _make_optimizer

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyArrowPatch
 
 import course_utils as cu
-from course_utils import cells, disturb, worlds
+from course_utils import runs, disturb, worlds
 from course_utils.rules.feedback_alignment import FeedbackAlignment
 from course_utils.rules.node_perturbation import NodePerturbation
 
@@ -751,7 +751,7 @@ def table_28():
     names = {}
     for rule, sizes in wrong[["rule", "sizes"]].drop_duplicates().itertuples(index=False):
         given = "" if rule.startswith("Frozen") else rule.partition("(")[2].rstrip(")")
-        title = cells.make_rule(rule, [20, 5, 2], 0).title + (f", {given}" if given else "")
+        title = runs.make_rule(rule, [20, 5, 2], 0).title + (f", {given}" if given else "")
         names[rule, sizes] = "Softmax regression" if sizes == "784-10" else title
     wrong = wrong.assign(row=[names[key] for key in zip(wrong.rule, wrong.sizes, strict=True)])
     order = wrong.groupby("row").wrong.mean().sort_values(ascending=False)

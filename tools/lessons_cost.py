@@ -19,7 +19,7 @@ import psutil
 import torch
 from nbclient import NotebookClient
 
-from course_utils.cells import RESULTS, provenance
+from course_utils.runs import RESULTS, provenance
 from course_utils.data import load_dataset
 
 NOTEBOOKS, TABLE = RESULTS.parent / "notebooks", RESULTS / "lessons.csv"

@@ -9,7 +9,7 @@ such blocks). `rules: all` means every rule of the registry, and `also:` lists m
 validation (one seed, one epoch on 20,000 images, if search_epochs and search_images do not say otherwise), unless
 only one is given. `confirm: 2` then runs the winner and the two smaller rates next to it for the whole length, again
 on validation, for a short race prefers rates that are too high for a long one. Then the seeds run.
-`function: course_utils.worlds.online` names another function than `cells.run_cell` for a block's cells; keys that
+`function: course_utils.worlds.online` names another function than `runs.one_run` for a block's cells; keys that
 are not read here go to it.
 
 The cells of all lessons are one sweep (see course_utils/sweeps.py): equal ones are computed once, and an interrupted
@@ -29,7 +29,7 @@ import pandas as pd
 import yaml
 
 import course_utils as cu
-from course_utils import cells, sweeps
+from course_utils import runs, sweeps
 
 ROOT = Path(__file__).parent.parent
 NOT_IN_SEARCH = ("eval_every", "limit", "epochs", "test")
@@ -80,7 +80,7 @@ def read_block(
 ):
     """A block as it stands in the front matter of `lesson` ("06")."""
     rules = [*(list(cu.rules.ALL) if rules == "all" else rules), *also]
-    function = pkgutil.resolve_name(settings.pop("function", "course_utils.cells.run_cell"))
+    function = pkgutil.resolve_name(settings.pop("function", "course_utils.runs.one_run"))
     settings = {"dataset": "mnist", "test": True, "function": function, **settings}
     search = {name: value for name, value in settings.items() if name not in NOT_IN_SEARCH}
     search |= {"limit": search_images, "epochs": search_epochs, "test": False}
@@ -132,7 +132,7 @@ def note_cost(blocks, folder):
         new = {sweeps.file_name(*cell): cell for cell in mine if sweeps.file_name(*cell) not in seen}
         seen |= set(new)
         seconds, count = seconds_of(new.values(), folder)
-        facts = cells.provenance(cu.load_dataset("mnist").x_train.device)
+        facts = runs.provenance(cu.load_dataset("mnist").x_train.device)
         rows.append({"lesson": number, "cells": count, "core_seconds": round(seconds), **facts})
     table = pd.DataFrame(rows)
     if path.exists():

@@ -10,7 +10,7 @@ import scipy.stats
 import torch
 
 import course_utils as cu
-from course_utils import cells, comparison
+from course_utils import runs, comparison
 from course_utils.training import _make_optimizer
 from tests.helpers import batch, clusters, small_net
 
@@ -86,8 +86,8 @@ def test_a_step_of_length_zero_stays_where_it_is():
 def test_recording_changes_nothing_and_measures_the_whole_step(name):
     """Bit for bit, for every rule: also those that call the optimiser several times in a step."""
     data = clusters()
-    plain = cells.make_rule(name, [12, 9, 8, 4], 1)
-    recorded = comparison.RecordedSteps(cells.make_rule(name, [12, 9, 8, 4], 1))
+    plain = runs.make_rule(name, [12, 9, 8, 4], 1)
+    recorded = comparison.RecordedSteps(runs.make_rule(name, [12, 9, 8, 4], 1))
     start = parameters(recorded.net)
     settings = dict(lr=1e-3, optimizer="adam", epochs=3, batch_size=203, seed=1, progress=False)  # all of it
     frames = [cu.train(rule, data, **settings).frame for rule in (plain, recorded)]
@@ -100,24 +100,24 @@ def test_recording_changes_nothing_and_measures_the_whole_step(name):
 def test_a_cell_brings_its_matched_run_along_when_it_is_tested():
     settings = dict(dataset="digits", epochs=2, batch_size=64, optimizer="adam")
     cell = dict(name="FeedbackAlignment", sizes=[784, 16, 10], lr=1e-3, seed=0)
-    both = comparison.run_cell(**cell, test=True, matched_seeds=1, **settings)
-    alone = cells.run_cell(**cell, test=True, **settings)
+    both = comparison.one_run(**cell, test=True, matched_seeds=1, **settings)
+    alone = runs.one_run(**cell, test=True, **settings)
     columns = ["rule", "samples", "val_accuracy", "test_accuracy", "lr", "sizes"]
     own = both[both.rule == "FeedbackAlignment"].reset_index(drop=True)
     assert own[columns].equals(alone[columns])
     other = both[both.rule == "MatchedSteps(FeedbackAlignment)"]
-    assert list(other.columns) == cells.SCHEMA and len(other) == len(own)
+    assert list(other.columns) == runs.SCHEMA and len(other) == len(own)
     assert other.val_accuracy.iloc[0] == own.val_accuracy.iloc[0]  # the same network at the start
     assert list(other.val_accuracy) != list(own.val_accuracy)
     for less in (dict(test=False, matched_seeds=1), dict(test=True, matched_seeds=0)):
-        assert set(comparison.run_cell(**cell, **less, **settings).rule) == {"FeedbackAlignment"}
+        assert set(comparison.one_run(**cell, **less, **settings).rule) == {"FeedbackAlignment"}
 
 
 # ---------------------------------------------------------------- what an update costs
 
 
 def cost_of(name, sizes=(7, 6, 5, 3), n=4):
-    rule = cells.make_rule(name, list(sizes), 0)
+    rule = runs.make_rule(name, list(sizes), 0)
     x, y = torch.rand(n, sizes[0]), torch.arange(n) % sizes[-1]
     return comparison.update_cost(rule, x, y, _make_optimizer(rule, "adam", 1e-3, 0.9))
 
@@ -154,7 +154,7 @@ def test_kept_is_what_the_rule_owns_besides_the_network():
 def test_peak_is_what_the_profiler_of_torch_finds(name):
     """Two ways to count: tensors alive between operations, and every allocation inside them."""
     sizes, n = [40, 30, 20, 10], 16
-    rule = cells.make_rule(name, sizes, 0)
+    rule = runs.make_rule(name, sizes, 0)
     x, y, optimizer = torch.rand(n, 40), torch.arange(n) % 10, _make_optimizer(rule, "adam", 1e-3, 0.9)
     peak = comparison.update_cost(rule, x, y, optimizer)["peak"]
     optimizer.zero_grad(set_to_none=True)
@@ -188,7 +188,7 @@ def stored():
 
 @pytest.fixture(scope="module")
 def searched():
-    return pd.read_csv(cells.RESULTS / "28_lr.csv")
+    return pd.read_csv(runs.RESULTS / "28_lr.csv")
 
 
 def code_cells():

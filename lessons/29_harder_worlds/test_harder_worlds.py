@@ -10,7 +10,7 @@ import torch
 from helpers import clusters
 
 import course_utils as cu
-from course_utils import cells, disturb, worlds
+from course_utils import runs, disturb, worlds
 from course_utils.training import _make_optimizer
 
 SIZES = [784, 12, 10]
@@ -157,7 +157,7 @@ def test_feedback_noise_is_refused_by_a_rule_without_feedback():
 @pytest.mark.parametrize("name", ["Backprop", "KolenPollack", "ForwardForward"])
 def test_without_noise_the_accuracy_is_the_reported_one(name):
     """To the last digit: what a plain run of the same settings reports, at the zero of each kind of noise."""
-    plain = cells.run_cell(name, SIZES, 0.01, 3, test=True, optimizer="adam", **SHORT).iloc[-1]
+    plain = runs.one_run(name, SIZES, 0.01, 3, test=True, optimizer="adam", **SHORT).iloc[-1]
     frame = worlds.noise(name, SIZES, 0.01, 3, test=True, **SHORT)
     zero = frame[frame.noise == 0].set_index("dataset")
     kinds = {f"digits, noise on {kind}" for kind in ("images", "weights", "activity")}
@@ -175,7 +175,7 @@ def test_all_worlds_are_a_function_of_their_seed_and_leave_no_trace_on_each_othe
         first, again, other = (world("FeedbackAlignment", SIZES, 0.01, s, test=True, **SHORT) for s in (1, 1, 2))
         assert first.drop(columns="seconds").equals(again.drop(columns="seconds"))
         assert not first.val_accuracy.equals(other.val_accuracy)
-        assert list(first.columns) == cells.SCHEMA
+        assert list(first.columns) == runs.SCHEMA
 
 
 def test_a_sweep_over_a_world_equals_single_calls(tmp_path):
@@ -184,14 +184,14 @@ def test_a_sweep_over_a_world_equals_single_calls(tmp_path):
     frame = cu.sweep(["Backprop"], "digits", SIZES, 0.01, seeds=2, **where, **settings)
     alone = (worlds.pixels("Backprop", SIZES, 0.01, s, dataset="digits", test=True, **settings) for s in (0, 1))
     single = pd.concat(alone, ignore_index=True)
-    same = [c for c in cells.SCHEMA if c not in ("seconds", "device", "measured", "commit")]
+    same = [c for c in runs.SCHEMA if c not in ("seconds", "device", "measured", "commit")]
     pd.testing.assert_frame_equal(frame[same], single[same], check_exact=True, check_dtype=False)
 
 
 def test_the_two_tasks_are_learned_one_after_the_other_with_one_optimiser():
     frame = worlds.classes("Backprop", SIZES, 0.01, 0, test=True, **SHORT)
     first, second = (disturb.of_classes(DIGITS, c) for c in (range(5), range(5, 10)))
-    rule = cells.make_rule("Backprop", SIZES, 0)
+    rule = runs.make_rule("Backprop", SIZES, 0)
     optimizer = _make_optimizer(rule, "adam", 0.01, 0.9)
     settings = {"epochs": 1, "batch_size": 40, "schedule": "constant", "progress": False}
     cu.train(rule, first, optimizer=optimizer, **settings)
@@ -202,7 +202,7 @@ def test_the_two_tasks_are_learned_one_after_the_other_with_one_optimiser():
     last = frame[frame.dataset == "digits 5-9"].iloc[-1]
     assert last.test_accuracy == cu.evaluate(rule, second.x_test, second.y_test)
     assert last.samples == len(first.x_train) + len(second.x_train)
-    alone = cells.make_rule("Backprop", SIZES, 0)
+    alone = runs.make_rule("Backprop", SIZES, 0)
     cu.train(alone, second, optimizer="adam", lr=0.01, **settings)
     fresh = frame[frame.dataset == "digits 5-9 alone"].iloc[-1]
     assert fresh.val_accuracy == cu.evaluate(alone, second.x_val, second.y_val)
@@ -243,7 +243,7 @@ def test_few_labels_cost_the_same_number_of_updates(monkeypatch):
 
 def test_a_rate_is_chosen_in_the_plain_world():
     search = worlds.every_world("Backprop", SIZES, 0.01, 0, **SHORT)
-    plain = cells.run_cell("Backprop", SIZES, 0.01, 0, **SHORT)
+    plain = runs.one_run("Backprop", SIZES, 0.01, 0, **SHORT)
     assert search.drop(columns="seconds").equals(plain.drop(columns="seconds")) and search.test_accuracy.isna().all()
 
 

@@ -9,7 +9,7 @@ import yaml
 from helpers import batch, clusters, grads, largest_difference, small_net, snapshot
 
 import course_utils as cu
-from course_utils.cells import SCHEMA, make_rule, run_cell
+from course_utils.runs import SCHEMA, make_rule, one_run
 from course_utils.metrics import alignment_angle, gradient_statistics, true_gradient
 from course_utils.pretraining import passes, pretrained
 from course_utils.rule import FrozenHidden
@@ -564,7 +564,7 @@ def test_passes_are_counted_from_the_rule_and_never_too_many():
 def test_after_the_teacher_the_rule_goes_on_from_its_weights():
     settings = SMALL | {"teacher": "Backprop", "teacher_lr": 0.01, "teacher_epochs": 2}
     frame = pretrained("FeedbackAlignment", NET, 0.003, 1, epochs=1, test=True, **settings)
-    teacher = run_cell("Backprop", NET, 0.01, 1, epochs=2, **SMALL)
+    teacher = one_run("Backprop", NET, 0.01, 1, epochs=2, **SMALL)
     assert list(frame.columns) == SCHEMA
     assert frame.val_accuracy.iloc[0] == teacher.val_accuracy.iloc[-1]
     assert frame.samples.iloc[0] == teacher.samples.iloc[-1] and frame.epoch.iloc[-1] == 3
@@ -579,7 +579,7 @@ def test_from_scratch_the_rule_has_the_teachers_passes_too():
     frame = pretrained("FeedbackAlignment", NET, 0.003, 1, epochs=1, **settings)
     assert frame.epoch.iloc[-1] == pytest.approx(1 + 6 / 2, abs=0.05)
     assert frame.dataset.iloc[0].endswith(", from scratch")
-    plain = run_cell("FeedbackAlignment", NET, 0.003, 1, epochs=4.0, **SMALL)
+    plain = one_run("FeedbackAlignment", NET, 0.003, 1, epochs=4.0, **SMALL)
     assert frame.val_accuracy.iloc[-1] == plain.val_accuracy.iloc[-1]
     alike = pretrained("PredictiveCoding(inference_steps=5)", NET, 0.003, 1, epochs=1, **settings)
     assert alike.epoch.iloc[-1] == pytest.approx(2, abs=0.05)

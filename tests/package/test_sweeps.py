@@ -17,7 +17,7 @@ import pytest
 import torch
 
 import course_utils as cu
-from course_utils import cells, sweeps
+from course_utils import runs, sweeps
 from course_utils.history import COLUMNS
 
 PATH = Path(__file__).parent.parent / "tools" / "results.py"
@@ -49,16 +49,16 @@ def single(name="FeedbackAlignment", seed=3, lr=0.05, **settings):
 
 
 def test_schema_is_that_of_the_contract():
-    assert cells.SCHEMA[: len(CONTRACT)] == CONTRACT
-    assert set(cells.SCHEMA) - set(CONTRACT) == {"measured"}
-    assert set(cells.SCHEMA) & set(COLUMNS) == {"epoch", "samples", "seconds", "val_accuracy"}
+    assert runs.SCHEMA[: len(CONTRACT)] == CONTRACT
+    assert set(runs.SCHEMA) - set(CONTRACT) == {"measured"}
+    assert set(runs.SCHEMA) & set(COLUMNS) == {"epoch", "samples", "seconds", "val_accuracy"}
 
 
 def test_a_row_equals_a_single_run():
-    frame = cells.run_cell("FeedbackAlignment", SIZES, 0.05, 3, test=True, input_noise=0.1, **SETTINGS)
+    frame = runs.one_run("FeedbackAlignment", SIZES, 0.05, 3, test=True, input_noise=0.1, **SETTINGS)
     rule, history = single(input_noise=0.1)
     data = cu.load_dataset("digits")
-    assert list(frame.columns) == cells.SCHEMA and list(frame.samples) == [0, 1297, 2594]
+    assert list(frame.columns) == runs.SCHEMA and list(frame.samples) == [0, 1297, 2594]
     assert list(frame.val_accuracy) == list(history.frame.val_accuracy)
     assert frame.test_accuracy.iloc[-1] == cu.evaluate(rule, data.x_test, data.y_test)
     assert frame.test_accuracy.iloc[:-1].isna().all()  # the test set is looked at once
@@ -74,12 +74,12 @@ def test_a_row_equals_a_single_run():
 
 
 def test_the_rules_own_lr_is_stored_as_a_number():
-    frame = cells.run_cell("Backprop", SIZES, None, 0, limit=200, **{**SETTINGS, "epochs": 1})
+    frame = runs.one_run("Backprop", SIZES, None, 0, limit=200, **{**SETTINGS, "epochs": 1})
     assert (frame.lr == cu.rules.Backprop.lr).all()
 
 
 def test_provenance_says_when_where_and_with_what():
-    facts = cells.provenance(torch.device("cpu"))
+    facts = runs.provenance(torch.device("cpu"))
     assert facts["device"] == f"{torch.get_num_threads()} CPU threads"
     assert facts["versions"] == f"torch {torch.__version__}, python {platform.python_version()}"
     assert datetime.date.fromisoformat(facts["measured"]) <= datetime.date.today()
@@ -101,11 +101,11 @@ def without_seconds(frame):
 
 def test_a_sweep_equals_single_runs(tmp_path):
     frame = swept(tmp_path, lr={"Backprop": [0.05, 0.1], "FeedbackAlignment": 0.05}, noise=[0.0, 0.1])
-    assert list(frame.columns) == cells.SCHEMA
+    assert list(frame.columns) == runs.SCHEMA
     runs = frame.groupby(["rule", "lr", "noise", "seed"], sort=False)
     assert len(runs) == 3 * 2 * 2
     for (name, lr, noise, seed), rows in runs:
-        alone = cells.run_cell(name, SIZES, lr, seed, test=True, input_noise=noise, **SETTINGS)
+        alone = runs.one_run(name, SIZES, lr, seed, test=True, input_noise=noise, **SETTINGS)
         assert without_seconds(rows.reset_index(drop=True)).equals(without_seconds(alone))
 
 
@@ -117,9 +117,9 @@ def test_an_interrupted_sweep_goes_on_where_it_was(tmp_path, monkeypatch):
         done.append((name, seed))
         if len(done) == 3:
             raise KeyboardInterrupt
-        return cells.run_cell(name, sizes, lr, seed, **settings)
+        return runs.one_run(name, sizes, lr, seed, **settings)
 
-    fails_at_the_third.__module__, fails_at_the_third.__name__ = "course_utils.cells", "run_cell"  # the same cells
+    fails_at_the_third.__module__, fails_at_the_third.__name__ = "course_utils.runs", "one_run"  # the same cells
     with pytest.raises(KeyboardInterrupt):
         swept(tmp_path / "part", function=fails_at_the_third)
     finished = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "part").iterdir()}
@@ -139,15 +139,15 @@ def test_a_finished_sweep_is_read_and_a_half_written_cell_is_not(tmp_path, monke
 def test_another_setting_or_an_edited_rule_is_another_cell(tmp_path, monkeypatch):
     base = {"name": "Backprop", "sizes": SIZES, "lr": 0.1, "seed": 0, "epochs": 2}
     changes = [{"lr": 0.2}, {"seed": 1}, {"epochs": 3}, {"network": {"activation": "tanh"}}, {"sizes": [784, 10]}]
-    names = {sweeps.file_name(cells.run_cell, base | change) for change in [{}, *changes, {"name": "ZIL"}]}
-    names.add(sweeps.file_name(cells.provenance, base))
+    names = {sweeps.file_name(runs.one_run, base | change) for change in [{}, *changes, {"name": "ZIL"}]}
+    names.add(sweeps.file_name(runs.provenance, base))
     assert len(names) == len(changes) + 3
 
     for number, body in enumerate(["lr = 0.3", "lr = 0.5"]):  # one class, edited
         (tmp_path / f"own{number}.py").write_text(f"import course_utils as cu\nclass Own(cu.rules.ZIL):\n    {body}\n")
         monkeypatch.syspath_prepend(tmp_path)
         own = importlib.import_module(f"own{number}").Own
-        names.add(sweeps.file_name(cells.run_cell, base | {"name": own}))
+        names.add(sweeps.file_name(runs.one_run, base | {"name": own}))
     assert len(names) == len(changes) + 5
 
 
@@ -192,7 +192,7 @@ def test_noise_goes_where_it_is_said(tmp_path):
     on_pixels, on_units = (swept(tmp_path, noise=0.2, noise_on=where) for where in ("input", "activity"))
     assert (on_pixels.noise == 0.2).all() and (on_units.noise == 0.2).all()
     assert list(on_pixels.val_accuracy) != list(on_units.val_accuracy)
-    alone = cells.run_cell("Backprop", SIZES, 0.05, 0, activity_noise=0.2, **SETTINGS)
+    alone = runs.one_run("Backprop", SIZES, 0.05, 0, activity_noise=0.2, **SETTINGS)
     assert list(on_units.val_accuracy[:3]) == list(alone.val_accuracy)
 
 
@@ -230,7 +230,7 @@ def test_the_documented_programs_run_and_a_dask_cluster_gives_what_one_process_g
 def test_a_worker_without_the_data_is_told_so(monkeypatch):
     monkeypatch.setattr(sweeps, "load_dataset", lambda name: SimpleNamespace(is_fallback=True))
     with pytest.raises(FileNotFoundError, match="this worker has no mnist"):
-        sweeps._run("a.csv", cells.run_cell, {"dataset": "mnist"}, "cpu", 1)
+        sweeps._run("a.csv", runs.one_run, {"dataset": "mnist"}, "cpu", 1)
 
 
 def test_the_rate_is_chosen_on_validation_alone(tmp_path):
@@ -248,25 +248,25 @@ def test_the_rate_is_chosen_on_validation_alone(tmp_path):
 
 
 def test_make_rule_makes_the_rule_and_its_control():
-    assert type(cells.make_rule("Backprop", SIZES, 0)) is cu.rules.Backprop
-    control = cells.make_rule("FrozenHidden(FeedbackAlignment)", SIZES, 2, activation="tanh")
+    assert type(runs.make_rule("Backprop", SIZES, 0)) is cu.rules.Backprop
+    control = runs.make_rule("FrozenHidden(FeedbackAlignment)", SIZES, 2, activation="tanh")
     assert isinstance(control, cu.FrozenHidden) and isinstance(control.rule, cu.rules.FeedbackAlignment)
     assert control.net.activation_name == "tanh"
     for unknown in ("Backporp", "FrozenHidden(Backporp)"):
         with pytest.raises(ValueError, match="Backporp.*Backprop"):
-            cells.make_rule(unknown, SIZES, 0)
+            runs.make_rule(unknown, SIZES, 0)
 
 
 def test_a_rule_is_written_as_a_call():
-    rule = cells.make_rule("FrozenHidden(FeedbackAlignment(feedback_scale=0.0))", SIZES, 2)
+    rule = runs.make_rule("FrozenHidden(FeedbackAlignment(feedback_scale=0.0))", SIZES, 2)
     assert isinstance(rule, cu.FrozenHidden) and not rule.rule.feedback_weights[1].any()
-    assert cells.make_rule("FeedbackAlignment(feedback_scale=0.0)", SIZES, 2).title == "Feedback alignment"
+    assert runs.make_rule("FeedbackAlignment(feedback_scale=0.0)", SIZES, 2).title == "Feedback alignment"
     unnamed = "FeedbackAlignment(0.5)", "FeedbackAlignment(**{'feedback_scale': 0.5})"  # dropped, they would mislead
     unclosed = "FeedbackAlignment(", "FrozenHidden(FeedbackAlignment"
     for bad in (*unnamed, *unclosed, "FeedbackAlignment(feedback_scale=open('x'))", "1 + 1", ""):
         with pytest.raises(ValueError, match="use one of"):
-            cells.make_rule(bad, SIZES, 0)
-    frame = cells.run_cell(
+            runs.make_rule(bad, SIZES, 0)
+    frame = runs.one_run(
         "FeedbackAlignment(feedback_scale=0.5)", SIZES, 0.1, 0, limit=200, network={"activation": "tanh"}, **SETTINGS
     )
     assert set(frame.rule) == {"FeedbackAlignment(feedback_scale=0.5)"} and set(frame.sizes) == {"784-16-10 tanh"}
@@ -307,7 +307,7 @@ def test_the_tool_measures_the_blocks_of_a_lesson(tool, tmp_path, capsys):
     tool.main(["99", "--jobs", "1"])
     table, search = (pd.read_csv(tmp_path / "results" / name) for name in ("99.csv", "99_lr.csv"))
     last = table.dropna(subset=["test_accuracy"])
-    assert list(table.columns) == list(search.columns) == cells.SCHEMA
+    assert list(table.columns) == list(search.columns) == runs.SCHEMA
     assert list(last.sizes) == 2 * ["784-16-10"] + 2 * ["784-16-10 tanh"] and list(last.seed) == [0, 1, 0, 1]
     assert set(last.lr[-2:]) == {0.3} and set(last.lr[:2]) <= {0.05, 0.1}
     assert set(search.lr) == {0.05, 0.1} and search.test_accuracy.isna().all()
@@ -357,8 +357,8 @@ def test_the_tool_measures_everything_shares_cells_and_goes_on(tool, tmp_path, c
 def test_a_block_may_ask_for_every_rule_and_for_another_function(tool):
     block = tool.read_block("99", "all", SIZES, [0.1], also=["FrozenHidden(Backprop)"], epochs=1)
     assert block.rules == [*cu.rules.ALL, "FrozenHidden(Backprop)"]
-    other = tool.read_block("99", ["ZIL"], SIZES, [0.1, 0.2], function="course_utils.sweeps.run_cell", epochs=3)
-    assert {function for function, _ in other.cells("search")} == {cells.run_cell}
+    other = tool.read_block("99", ["ZIL"], SIZES, [0.1, 0.2], function="course_utils.sweeps.one_run", epochs=3)
+    assert {function for function, _ in other.cells("search")} == {runs.one_run}
     assert [(s["limit"], s["epochs"], s["test"]) for _, s in other.cells("search")] == 2 * [(20_000, 1, False)]
 
 
