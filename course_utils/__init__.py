@@ -14,9 +14,10 @@ from course_utils.device import setup
 from course_utils.exercises import check, check_update
 from course_utils.history import History
 from course_utils.network import MLP
-from course_utils.playground import playground
+from course_utils.playground import playground, under_slider
 from course_utils.report import environment
 from course_utils.rule import FrozenHidden, Rule
+from course_utils.settings import Knob, Schedule
 from course_utils.sweeps import stored_results, sweep
 from course_utils.training import evaluate, train
 
@@ -24,7 +25,9 @@ __all__ = [
     "MLP",
     "FrozenHidden",
     "History",
+    "Knob",
     "Rule",
+    "Schedule",
     "check",
     "check_update",
     "environment",
@@ -38,4 +41,5 @@ __all__ = [
     "stored_results",
     "sweep",
     "train",
+    "under_slider",
 ]

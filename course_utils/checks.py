@@ -1,14 +1,42 @@
 """The door: every bad input is refused here with a ValueError that says what was wrong and how to mend it."""
 
 import math
+from numbers import Integral, Real
 
 import torch
+from torch.utils.weak import WeakIdKeyDictionary
 
-SCHEDULES = ("constant", "one_cycle", "exponential")
+_passed = WeakIdKeyDictionary()  # tensor → (its version, what it was checked for): many passes, one look
 
 
 class NotFinite(ValueError):
     """NaN or infinity: for `train`, the sign that a run has diverged."""
+
+
+def is_number(value):
+    """Is it a finite real number? NumPy's count; True, False and tensors do not."""
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def is_whole(value):
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def check_seed(seed):
+    """Raise ValueError unless seed is an integer, 0 or larger."""
+    if not is_whole(seed) or seed < 0:
+        raise ValueError(f"seed is {seed!r}; it must be an integer, 0 or larger")
+
+
+def check_sizes(sizes):
+    good = isinstance(sizes, (list, tuple)) and len(sizes) >= 2
+    if not good or not all(is_whole(n) and n > 0 for n in sizes):
+        raise ValueError(f"sizes is {sizes!r}; it must list two or more positive whole numbers, as in [784, 256, 10]")
+
+
+def check_name(what, name, known):
+    if not isinstance(name, str) or name not in known:
+        raise ValueError(f"{what} is {name!r}; use one of: {', '.join(known)}")
 
 
 def check_finite(x, name="x"):
@@ -25,108 +53,66 @@ def check_labels(y, classes):
         raise ValueError(f"y holds labels from {int(low)} to {int(high)}; this network has classes 0 to {classes - 1}")
 
 
-def check_noise(noise, a):
-    """Raise ValueError unless noise has the shape of the pre-activations it is added to, or that for many draws."""
-    alike = noise.shape == a.shape or min(noise.ndim, a.ndim) == 2
-    if not alike or noise.shape[-2:] != a.shape[-2:] or noise.ndim > 3:
-        raise ValueError(f"noise has shape {tuple(noise.shape)}; this layer's pre-activations {tuple(a.shape)}")
+def check_input(x, inputs, weight):
+    """x as a floating (batch, inputs) tensor of the weight's type and device; ValueError says what is wrong."""
+    if not isinstance(x, torch.Tensor):
+        raise ValueError(f"x is a {type(x).__name__}; it must be a tensor: torch.as_tensor(x)")
+    if _has_passed(x, (inputs, weight.dtype, weight.device)):
+        return x
+    if x.ndim != 2 or x.shape[1] != inputs:
+        raise ValueError(
+            f"x has shape {tuple(x.shape)}; this network takes (batch, {inputs}): "
+            f"use x.reshape(-1, {inputs}) if each example has that many numbers"
+        )
+    if len(x) == 0:
+        raise ValueError("x is an empty batch; it must hold at least one example")
+    if x.device != weight.device:
+        raise ValueError(f"x is on {x.device} and the network on {weight.device}: use x.to('{weight.device}')")
+    if not x.is_floating_point():
+        raise ValueError(f"x holds {x.dtype}; it must hold floating-point numbers: x.float() / 255 for bytes")
+    if x.dtype != weight.dtype:
+        raise ValueError(f"x holds {x.dtype} and the network {weight.dtype}: use x.to({weight.dtype})")
+    if x.device.type == "cpu":
+        check_finite(x)
+    _let_pass(x, (inputs, weight.dtype, weight.device))
+    return x
 
 
-def check_first(first, shape):
-    """Raise ValueError unless first has the shape of layer 1's pre-activations, or that for many draws."""
-    if first.shape[-2:] != shape or first.ndim > 3:
-        raise ValueError(f"first has shape {tuple(first.shape)}; layer 1's pre-activations have {shape}")
+def check_target(y, out, loss_name):
+    """Raise ValueError unless y is (batch,) int64 in range, or floating (batch, classes), for these outputs."""
+    if not isinstance(y, torch.Tensor):
+        raise ValueError(f"y is a {type(y).__name__}; it must be a tensor: torch.as_tensor(y)")
+    facts = (out.shape, out.dtype, out.device, loss_name)
+    if _has_passed(y, facts):
+        return
+    if y.device != out.device:
+        raise ValueError(f"y is on {y.device} and the network on {out.device}: use y.to('{out.device}')")
+    if y.is_floating_point():
+        _check_values(y, out, loss_name)
+    elif y.dtype != torch.int64:
+        raise ValueError(f"y holds {y.dtype}; class labels must be int64: use y.long()")
+    elif y.shape != out.shape[:1]:
+        raise ValueError(f"y has shape {tuple(y.shape)}; it must be ({len(out)},), one label for each example")
+    elif y.device.type == "cpu":
+        check_labels(y, out.shape[1])
+    _let_pass(y, facts)
 
 
-def check_gains(gains, shapes):
-    """Raise ValueError unless there is a gain for every hidden layer, of the shape of its activities."""
-    got = [tuple(gain.shape) for gain in gains]
-    if got != shapes:
-        raise ValueError(f"gains have shapes {got}; the hidden layers' activities have {shapes}")
+def _check_values(y, out, loss_name):
+    if y.shape != out.shape:
+        raise ValueError(f"y has shape {tuple(y.shape)}; target values must have shape {tuple(out.shape)}")
+    if y.dtype != out.dtype:
+        raise ValueError(f"y holds {y.dtype} and the network {out.dtype}: use y.to({out.dtype})")
+    if y.device.type == "cpu":
+        check_finite(y, "y")
+        if loss_name == "cross_entropy" and (y.sum(1) - 1).abs().max() > 1e-3:
+            raise ValueError("y holds rows that do not sum to 1, as cross entropy asks")  # only then is ŷ − y its gradient
 
 
-def check_seed(seed):
-    """Raise ValueError unless seed is an integer, 0 or larger."""
-    if not isinstance(seed, int) or seed < 0:
-        raise ValueError(f"seed is {seed!r}; it must be an integer, 0 or larger")
+def _has_passed(tensor, facts):
+    return not tensor.is_inference() and _passed.get(tensor) == (tensor._version, facts)
 
 
-def check_sizes(sizes):
-    good = isinstance(sizes, (list, tuple)) and len(sizes) >= 2
-    if not good or not all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in sizes):
-        raise ValueError(f"sizes is {sizes!r}; it must list two or more positive whole numbers, as in [784, 256, 10]")
-
-
-def check_name(what, name, known):
-    if not isinstance(name, str) or name not in known:
-        raise ValueError(f"{what} is {name!r}; use one of: {', '.join(known)}")
-
-
-def check_run(
-    rule, data, epochs, lr, batch_size, optimizer, momentum, schedule, input_noise, activity_noise, knobs,
-    eval_every, probe_every, seed, stop_after,
-):  # fmt: skip
-    """Raise ValueError for arguments of `train` that are out of range, or data that the network cannot take."""
-    n = len(data.x_train)
-    if not is_number(epochs) or epochs <= 0:
-        raise ValueError(f"epochs is {epochs!r}; it must be a number above 0")
-    if not isinstance(batch_size, int) or not 1 <= batch_size <= n:
-        raise ValueError(f"batch_size is {batch_size!r}; it must be a whole number from 1 to {n}, the training images")
-    if not isinstance(optimizer, torch.optim.Optimizer) and optimizer not in ("sgd", "adam"):
-        raise ValueError(f'optimizer is {optimizer!r}; use "sgd", "adam" or a torch.optim optimiser')
-    if not is_number(momentum) or not 0 <= momentum < 1:
-        raise ValueError(f"momentum is {momentum!r}; it must be at least 0 and below 1")
-    if isinstance(schedule, str) and schedule not in SCHEDULES:
-        raise ValueError(f"schedule is {schedule!r}; use one of {', '.join(SCHEDULES)} or a list")
-    if not isinstance(schedule, str):
-        check_schedule("schedule", schedule)
-    if lr is not None:
-        check_schedule("lr", lr)
-    check_schedule("input_noise", input_noise)
-    check_schedule("activity_noise", activity_noise)
-    for name, value in (knobs or {}).items():
-        if name not in rule.live_knobs:
-            live = ", ".join(rule.live_knobs) or "none"
-            raise ValueError(f"{name} is no live knob of {rule.title} ({live}); give it to the rule's constructor")
-        check_schedule(name, value)
-        check_knob(rule, name, value)
-    for name, value in {"eval_every": eval_every, "stop_after": stop_after}.items():
-        if value is not None and (not is_number(value) or value <= 0):
-            raise ValueError(f"{name} is {value!r}; it must be a number of samples above 0, or None")
-    if not is_number(probe_every) or probe_every < 0:
-        raise ValueError(f"probe_every is {probe_every!r}; it must be a number of samples, or 0 for never")
-    check_seed(seed)
-    if isinstance(optimizer, torch.optim.Optimizer):
-        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        if any(id(p) not in held for p in rule.parameters() if p.requires_grad):
-            raise ValueError("optimizer misses parameters of the rule; make it with rule.parameters()")
-    if data.y_train.dtype != torch.int64:
-        raise ValueError(f"y holds {data.y_train.dtype}; `train` takes class labels, int64: y.long()")
-    rule.net.check_input(data.x_train)
-    check_finite(data.x_train)
-    rule.net.check_target(data.x_train.new_empty(n, rule.net.sizes[-1]), data.y_train)
-    check_labels(data.y_train, rule.net.sizes[-1])
-
-
-def check_knob(rule, name, value):
-    """Raise ValueError for what the rule itself refuses, now and not in the middle of a run."""
-    old = getattr(rule, name)
-    try:
-        for _, v in value if isinstance(value, list) else [(0, value)]:
-            setattr(rule, name, v)
-    finally:
-        setattr(rule, name, old)
-
-
-def check_schedule(name, value):
-    pairs = value if isinstance(value, list) else [(0, value)]
-    whole = pairs and all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in pairs)
-    begins = [begin for begin, _ in pairs] if whole else []
-    if not whole or not all(map(is_number, begins)) or begins[0] != 0 or begins != sorted(begins):
-        raise ValueError(f"{name} is {value!r}; give a list of (samples, value) in order, from 0 samples on")
-    if any(not is_number(v) or v < 0 for _, v in pairs):
-        raise ValueError(f"{name} is {value!r}; it must be a finite number, 0 or larger")
-
-
-def is_number(value):
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+def _let_pass(tensor, facts):
+    if not tensor.is_inference():  # such a tensor keeps no count of its changes
+        _passed[tensor] = tensor._version, facts

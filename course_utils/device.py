@@ -6,7 +6,29 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+# What is added to a seed for each purpose, so that no two of a run meet the same random numbers. (The order of the
+# images shares the weights' seed: whole numbers without repetition and Gaussian ones have nothing in common.)
+STREAMS = {
+    "weights": 0,
+    "order": 0,
+    "feedback": 1_000_003,
+    "rule": 2_000_003,
+    "training noise": 3_000_017,
+    "feedback noise": 4_000_037,
+    "image noise": 5_000_011,
+    "weight noise": 6_000_011,
+}
 _current = torch.device("cpu")
+
+
+def stream_seed(purpose, seed):
+    """The seed of a purpose's own random numbers; purpose: one of `STREAMS`."""
+    return seed + STREAMS[purpose]
+
+
+def stream(purpose, seed, device="cpu"):
+    """A torch.Generator for one purpose of a run from `seed`; the same numbers, whatever else is drawn."""
+    return torch.Generator(device).manual_seed(stream_seed(purpose, seed))
 
 
 def current_device():

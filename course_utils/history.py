@@ -1,8 +1,11 @@
 """What a training run did: its rows, its end, and the line of code that repeats it."""
 
 import math
+from dataclasses import fields
 
 import pandas as pd
+
+from course_utils.settings import Settings
 
 COLUMNS = ["epoch", "samples", "seconds", "train_loss", "train_accuracy", "val_loss", "val_accuracy"]
 
@@ -10,14 +13,14 @@ COLUMNS = ["epoch", "samples", "seconds", "train_loss", "train_accuracy", "val_l
 class History:
     """What a run did. rows: one dict per evaluation; status: "running", "done", "stopped" or "diverged".
 
-    settings: the arguments that reproduce the run; message: the status in words; samples, steps: how far it is;
+    settings: the `Settings` that reproduce the run; message: the status in words; samples, steps: how far it is;
     planned: steps in all, per_epoch: steps an epoch.
     """
 
     def __init__(self, settings, images):
         self.settings, self.images = settings, images
-        self.per_epoch = math.ceil(images / settings["batch_size"])
-        self.planned = max(1, round(settings["epochs"] * self.per_epoch))
+        self.per_epoch = math.ceil(images / settings.batch_size)
+        self.planned = max(1, round(settings.epochs * self.per_epoch))
         self.rows: list[dict] = []
         self.status, self.message = "running", ""
         self.samples = self.steps = 0
@@ -50,22 +53,13 @@ class History:
 
         It needs `rule`, `data` and an `optimizer` given as an instance, all as they were at the start.
         """
-        words = {}
-        for name, value in self.settings.items():
-            unchanged = isinstance(value, list) and len(value) == 1 and name != "schedule"
-            words[name] = repr(value[0][1] if unchanged else value)
-        if self.settings["knobs"]:
-            pairs = self.settings["knobs"].items()
-            words["knobs"] = repr({k: v[0][1] if isinstance(v, list) and len(v) == 1 else v for k, v in pairs})
-        if not isinstance(self.settings["optimizer"], str):
+        words = {field.name: repr(getattr(self.settings, field.name)) for field in fields(Settings)}
+        if not isinstance(self.settings.optimizer, str):
             words["optimizer"] = "optimizer"
-        if self.steps != self.planned and self.settings["schedule"] in ("one_cycle", "exponential"):
+        if self.steps != self.planned and self.settings.schedule in ("one_cycle", "exponential"):
             words["stop_after"] = repr(self.samples)  # these schedules stretch with the epochs
         elif self.steps != self.planned:
             words["epochs"] = f"{self.steps} / {self.per_epoch}"
-        arguments = ", ".join(
-            f"{name}={word}"
-            for name, word in words.items()
-            if (name, word) not in (("stop_after", "None"), ("knobs", "None"))
-        )
+        usual = {field.name: repr(field.default) for field in fields(Settings)}
+        arguments = ", ".join(f"{name}={word}" for name, word in words.items() if word != usual[name])
         return f"history = cu.train(rule, data, {arguments})"

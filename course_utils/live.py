@@ -4,6 +4,7 @@ import inspect
 
 from course_utils import rules
 from course_utils.network import MLP
+from course_utils.settings import Schedule, Settings
 from course_utils.training import steps
 
 LIVE = ["lr", "input_noise", "activity_noise"]  # what acts while training runs, besides the rule's `live_knobs`
@@ -26,11 +27,11 @@ class LiveRun:
         if units := knobs.pop("hidden_units", None):
             sizes = [sizes[0], *[units] * (len(sizes) - 2), sizes[-1]]
         self.rule = rule_class(MLP(sizes, **network), **knobs)
-        # These lists are control and record at once: `steps` reads their last entry, `act` adds to them.
-        schedules = {name: [(0, settings[name])] for name in [*LIVE, *rule_class.live_knobs]}
-        self.settings = {**settings, **schedules}
-        live_knobs = {name: schedules.pop(name) for name in rule_class.live_knobs}
-        self.runner = steps(self.rule, data, **training, **schedules, knobs=live_knobs or None)
+        # The run reads these schedules at every step; `act` moves them, and they remember how.
+        moving = {name: Schedule(value) for name, value in settings.items() if name in (*LIVE, *rule_class.live_knobs)}
+        self.settings = {**settings, **moving}
+        live_knobs = {name: moving.pop(name) for name in rule_class.live_knobs if name in moving}
+        self.runner = steps(self.rule, data, Settings(**training, **moving, knobs=live_knobs))
         self.history = next(self.runner)
         self.stop = self.runner.close  # the run is then "stopped", with a last evaluation
         name = rule_class.__name__
@@ -51,10 +52,7 @@ class LiveRun:
     def act(self, name, value):
         """Give what is live another value from here on."""
         if self.history.status == "running":
-            schedule, samples = self.settings[name], self.history.samples
-            if schedule[-1][0] == samples:
-                schedule.pop()
-            schedule.append((samples, value))
+            self.settings[name].move(self.history.samples, value)
 
     @property
     def code(self):
@@ -63,7 +61,7 @@ class LiveRun:
 
     def in_words(self, frame):
         """How far it has come, for those who do not see the figure; frame: that of the history."""
-        planned = self.history.settings["epochs"] * self.history.images
+        planned = self.history.settings.epochs * self.history.images
         seen = f"{self.history.samples:,} of {planned:,.0f} training images seen"
         angles = frame.filter(like="angle_").ffill().iloc[-1].dropna()
         words = [f"angle of layer {name[6:]}: {angle:.0f}°" for name, angle in angles.items()]

@@ -10,17 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from course_utils.checks import (
-    check_finite,
-    check_first,
-    check_gains,
-    check_labels,
-    check_name,
-    check_noise,
-    check_seed,
-    check_sizes,
-)
-from course_utils.device import current_device
+from course_utils import checks
+from course_utils.device import current_device, stream_seed
 
 # name: f, and f′ written in h = f(a), because h is what a neuron has at hand
 ACTIVATIONS = {
@@ -36,6 +27,15 @@ INITS = ("gaussian", "uniform")
 def _linear(h, w, b):
     """h Wᵀ + b; where w is (draws, out, in), to each draw its own; so with a b of (draws, out)."""
     return F.linear(h, w, b) if w.ndim == 2 else torch.matmul(h, w.mT) + b.unsqueeze(-2)
+
+
+def _edited(edit, l, a):
+    edited = edit(l, a)
+    if edited.shape[-2:] != a.shape[-2:] or edited.ndim > 3:
+        raise ValueError(
+            f"edit gave shape {tuple(edited.shape)} for layer {l}, whose pre-activations are {tuple(a.shape)}"
+        )
+    return edited
 
 
 class LayerParameters(nn.ParameterList):
@@ -61,11 +61,11 @@ class MLP(nn.Module):
 
     def __init__(self, sizes, activation="relu", loss="cross_entropy", seed=0, init="gaussian", device=None):
         super().__init__()
-        check_sizes(sizes)
-        check_name("activation", activation, ACTIVATIONS)
-        check_name("loss", loss, LOSSES)
-        check_name("init", init, INITS)
-        check_seed(seed)
+        checks.check_sizes(sizes)
+        checks.check_name("activation", activation, ACTIVATIONS)
+        checks.check_name("loss", loss, LOSSES)
+        checks.check_name("init", init, INITS)
+        checks.check_seed(seed)
         self.sizes, self.activation_name, self.loss_name, self.init = list(sizes), activation, loss, init
         self._f, self._derivative = ACTIVATIONS[activation]
         self.activity_noise = 0.0  # std of the noise on hidden pre-activations; set by the training loop
@@ -98,51 +98,59 @@ class MLP(nn.Module):
             drawn.append(w.to(like))
         return drawn
 
+    def random_feedback(self, seed):
+        """[None, B_2, …]: for each layer but the first a tensor like its weights, from the same distribution.
+
+        They have random numbers of their own, so that what is sent back knows nothing of W.
+        """
+        return [None, *self.draw_weights(stream_seed("feedback", seed))[1:]]
+
     def forward(self, x):
         """Outputs (batch, classes): logits under cross entropy, ŷ under squared error."""
         return self.activations(x)[-1]
 
-    def activations(self, x, weights=None, biases=None, noise=None, first=None, gains=None):
+    def activations(self, x, weights=None, biases=None, edit=None):
         """All layers' activities [h_0 = x, h_1, …, output], each (batch, units).
 
         weights, biases: lists to use instead of the network's own; a (draws, out, in) tensor with its (draws, out)
-        makes that many passes in one, (draws, batch, units). noise: one tensor a layer, (batch, units),
-        added to the pre-activations, on top of the activity noise of training; or (draws, batch, units), for that
-        many passes in one. first: the pre-activations of layer 1, where they are known, saves their product.
-        gains: one tensor a hidden layer, (batch, units), that multiplies its activities, as dropout does.
-        Raises ValueError for an x that the network cannot take and for noise, first or gains of another shape.
+        makes that many passes in one, (draws, batch, units). edit(l, a): is handed the pre-activations a of each layer,
+        l = 0 … depth − 1, activity noise included, and returns what takes their place: noise, masks, tilts; (batch,
+        units), or (draws, batch, units) for that many passes in one.
+        Raises ValueError for an x that the network cannot take and for an edit of another shape.
         """
         x = self.check_input(x)
-        if first is not None:
-            check_first(first, (len(x), self.sizes[1]))
-        if gains is not None:
-            check_gains(gains, [(len(x), units) for units in self.sizes[1:-1]])
+        w, b = (self.weights if weights is None else weights)[0], (self.biases if biases is None else biases)[0]
+        return [x, *self.onward(_linear(x, w, b), weights, biases, edit)]
+
+    def onward(self, a, weights=None, biases=None, edit=None):
+        """[h_1, …, output] from the first layer's pre-activations a, where passes share them. Arguments as above."""
+        if a.ndim not in (2, 3) or a.shape[-1] != self.sizes[1]:
+            raise ValueError(f"a has shape {tuple(a.shape)}; layer 1's pre-activations are (…, batch, {self.sizes[1]})")
         weights = self.weights if weights is None else weights
         biases = self.biases if biases is None else biases
-        activity_noise = self._draw_activity_noise(x)
-        h = [x]
+        noises, h = self.draw_activity_noise(a), []
         for l, (w, b) in enumerate(zip(weights, biases, strict=True)):
-            a = _linear(h[-1], w, b) if l or first is None else first
-            for added in (activity_noise[l], None if noise is None else noise[l]):
-                if added is not None:
-                    check_noise(added, a)
-                    a = a + added
+            a = _linear(h[-1], w, b) if l else a
+            a = a if noises[l] is None else a + noises[l]
+            a = a if edit is None else _edited(edit, l, a)
             h.append(a if l == self.depth - 1 else self._f(a))
-            if gains is not None and l < self.depth - 1:
-                h[-1] = h[-1] * gains[l]
         return h
 
-    def _draw_activity_noise(self, x):
-        """Gaussian noise for the pre-activations of the hidden layers, None where there is none."""
+    def draw_activity_noise(self, like):
+        """This step's noise on the hidden pre-activations: (batch, units) a layer, None where there is none.
+
+        like: any tensor (…, batch, units) of the batch; all passes of one step meet the same noise.
+        """
         if not self.activity_noise:
             return [None] * self.depth
-        generator = torch.Generator(x.device).manual_seed(self.noise_seed)
-        like = {"generator": generator, "device": x.device, "dtype": x.dtype}
-        return [self.activity_noise * torch.randn(len(x), units, **like) for units in self.sizes[1:-1]] + [None]
+        generator = torch.Generator(like.device).manual_seed(self.noise_seed)
+        kind = {"generator": generator, "device": like.device, "dtype": like.dtype}
+        draws = [torch.randn(like.shape[-2], units, **kind) for units in self.sizes[1:-1]]
+        return [*(self.activity_noise * noise for noise in draws), None]
 
     def offsets(self, x):
         """What each layer adds to its product: b_l and, while training, this step's activity noise for these x."""
-        noises = self._draw_activity_noise(x)
+        noises = self.draw_activity_noise(x)
         return [b if noise is None else b + noise for b, noise in zip(self.biases, noises, strict=True)]
 
     def nonlinearity(self, a):
@@ -177,49 +185,9 @@ class MLP(nn.Module):
         return losses.mean() if reduction == "mean" else losses
 
     def check_input(self, x):
-        """x as a floating (batch, inputs) tensor of the network's type; ValueError says what is wrong."""
-        if not isinstance(x, torch.Tensor):
-            raise ValueError(f"x is a {type(x).__name__}; it must be a tensor: torch.as_tensor(x)")
-        if x.ndim != 2 or x.shape[1] != self.sizes[0]:
-            raise ValueError(
-                f"x has shape {tuple(x.shape)}; this network takes (batch, {self.sizes[0]}): "
-                f"use x.reshape(-1, {self.sizes[0]}) if each example has that many numbers"
-            )
-        if len(x) == 0:
-            raise ValueError("x is an empty batch; it must hold at least one example")
-        weight = self.weights[0]
-        if x.device != weight.device:
-            raise ValueError(f"x is on {x.device} and the network on {weight.device}: use x.to('{weight.device}')")
-        if not x.is_floating_point():
-            raise ValueError(f"x holds {x.dtype}; it must hold floating-point numbers: x.float() / 255 for bytes")
-        if x.dtype != weight.dtype:
-            raise ValueError(f"x holds {x.dtype} and the network {weight.dtype}: use x.to({weight.dtype})")
-        if not x.is_contiguous():
-            raise ValueError("x is not contiguous in memory, which slows every product with it: x.contiguous()")
-        if x.device.type == "cpu":
-            check_finite(x)
-        return x
+        """x, a floating (batch, inputs) tensor of the network's type; else ValueError says what is wrong."""
+        return checks.check_input(x, self.sizes[0], self.weights[0])
 
     def check_target(self, out, y):
         """Raise ValueError unless y is (batch,) int64 in range, or floating (batch, classes), for these outputs."""
-        if not isinstance(y, torch.Tensor):
-            raise ValueError(f"y is a {type(y).__name__}; it must be a tensor: torch.as_tensor(y)")
-        if y.device != out.device:
-            raise ValueError(f"y is on {y.device} and the network on {out.device}: use y.to('{out.device}')")
-        if y.is_floating_point():
-            if y.shape != out.shape:
-                raise ValueError(f"y has shape {tuple(y.shape)}; target values must have shape {tuple(out.shape)}")
-            if y.dtype != out.dtype:
-                raise ValueError(f"y holds {y.dtype} and the network {out.dtype}: use y.to({out.dtype})")
-            if y.device.type == "cpu":
-                check_finite(y, "y")
-                if self.loss_name == "cross_entropy" and (y.sum(1) - 1).abs().max() > 1e-3:
-                    # ŷ − y is the gradient of cross entropy only then.
-                    raise ValueError("y holds rows that do not sum to 1, as cross entropy asks")
-            return
-        if y.dtype != torch.int64:
-            raise ValueError(f"y holds {y.dtype}; class labels must be int64: use y.long()")
-        if y.shape != out.shape[:1]:
-            raise ValueError(f"y has shape {tuple(y.shape)}; it must be ({len(out)},), one label for each example")
-        if y.device.type == "cpu":
-            check_labels(y, out.shape[1])
+        checks.check_target(y, out, self.loss_name)

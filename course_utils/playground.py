@@ -1,7 +1,6 @@
 """A rule under sliders: train it live, turn its knobs, compare runs. The only module that knows widgets."""
 
 import asyncio
-import inspect
 import io
 import math
 import time
@@ -53,14 +52,14 @@ class Playground:
         self.figure = Figure(figsize=(9, 4.2), dpi=100)  # pyplot would keep it for ever
         self.samples_shown, self.next_draw, self.drawn = 10 * every, 0.0, None
         self.loop, self.task, self.error = _running_loop(), None, None
-        self._make_sliders(inspect.signature(rule_class).parameters)
+        self._make_sliders()
         self._lay_out()
         self._begin()
 
     def _ipython_display_(self):
         display(self.widget)
 
-    def _make_sliders(self, parameters):
+    def _make_sliders(self):
         top = 10.0 ** math.ceil(math.log10(self.rule_class.lr) + 2)
         self.sliders = {
             "lr": _slider("learning rate", top / 1e5, top, "log", self.rule_class.lr),
@@ -72,9 +71,10 @@ class Playground:
             ends = min(16, units), max(512, units)
             self.sliders["hidden_units"] = _slider("hidden units", *ends, "log", units)
         for name, knob in self.rule_class.knobs.items():
-            default = parameters[name].default if name in parameters else None
-            self.sliders[name] = _slider(name.replace("_", " "), *knob, default)
-        self.defaults, self.live = self._values(), [*LIVE, *self.rule_class.live_knobs]
+            if knob.slider:
+                self.sliders[name] = _slider(name.replace("_", " "), *knob.slider, knob.default)
+        self.defaults = self._values()
+        self.live = [name for name in self.sliders if name in {*LIVE, *self.rule_class.live_knobs}]
         for name in self.live:
             self.sliders[name].observe(lambda _, name=name: self._on_loop(self._act, name), names="value")
 
@@ -89,9 +89,7 @@ class Playground:
         self.reset = self._button("Reset", self._reset, "sliders to their defaults, curves away")
         self.show_code = self._button("Show code", self._show_code, "code that repeats the run on the screen")
         buttons = widgets.HBox([self.train, self.stop, self.reset, self.show_code])
-        # Without align_self the box would stretch the picture.
-        size = widgets.Layout(width="900px", max_width="100%", height="auto", align_self="flex-start")
-        self.image = widgets.Image(format="png", layout=size)
+        self.image = _picture(900)
         self.status, self.message, self.code = widgets.HTML(), widgets.HTML(), widgets.HTML()
         parts = [columns, buttons, self.image, self.status, self.message, self.code]
         self.widget = widgets.VBox(parts).add_class("cu-playground")
@@ -123,9 +121,7 @@ class Playground:
             finally:
                 self._draw(soon=self.history.status == "running")
         except Exception as error:
-            self.error = error
-            trace = escape("".join(traceback.format_exception(error, limit=-3)))
-            self.message.value = f'<pre style="border-left: 4px solid {plots.RED}">{trace}</pre>'
+            self.error, self.message.value = error, _in_words(error)
             raise
 
     def _values(self):
@@ -213,9 +209,7 @@ class Playground:
             shown = [(look, past.settings, past.history.frame) for look, past in reversed(self.runs)]
             warning = history.message if history.status == "diverged" else ""
             plots.runs(self.figure, self.rule, shown, self.samples_shown, warning)
-            picture = io.BytesIO()
-            self.figure.savefig(picture, format="png", pil_kwargs={"compress_level": 1})
-            self.image.value = picture.getvalue()
+            self.image.value = _png(self.figure)
         # At most five times a second, and on a slow machine for no more than a third of the time.
         self.next_draw = time.monotonic() + max(0.2, 2 * (time.monotonic() - begin))
 
@@ -227,13 +221,50 @@ def _running_loop():
         return None
 
 
+def _png(figure):
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", pil_kwargs={"compress_level": 1})
+    return picture.getvalue()
+
+
+def _picture(width):
+    # Without align_self the box around it would stretch it.
+    size = {"width": f"{width}px", "max_width": "100%", "height": "auto", "align_self": "flex-start"}
+    return widgets.Image(format="png", layout=size)
+
+
+def _in_words(error):
+    trace = escape("".join(traceback.format_exception(error, limit=-3)))
+    return f'<pre style="border-left: 4px solid {plots.RED}">{trace}</pre>'
+
+
+def under_slider(draw, options, value, name, size=(6.4, 3.4), columns=1):
+    """A picture under one slider: draw(axes, value) now and after every move.
+
+    options: the values to choose from, `value` the first. size: of the figure, in inches; columns: how many axes side
+    by side (more than one come as an array). An error in `draw` is shown under the picture. Returns the widget, whose
+    children are slider, picture and message.
+    """
+    look = {"style": {"description_width": "10em"}, "layout": {"width": "32em", "max_width": "100%"}}
+    slider = widgets.SelectionSlider(options=options, value=value, description=name, continuous_update=False, **look)
+    figure, image, message = Figure(size, layout="constrained"), _picture(round(100 * size[0])), widgets.HTML()
+
+    def show(_=None):
+        message.value = ""
+        try:
+            figure.clear()
+            draw(figure.subplots(1, columns), slider.value)
+            image.value = _png(figure)
+        except Exception as error:
+            message.value = _in_words(error)  # Jupyter would hide it
+            raise
+
+    slider.observe(show, names="value")
+    show()
+    return widgets.VBox([slider, image, message]).add_class("cu-under-slider")
+
+
 def _slider(text, low, high, scale, default):
-    number = isinstance(default, int | float) and low < high and low <= default <= high
-    if not number or scale not in ("log", "linear") or (scale == "log" and low <= 0):
-        raise ValueError(
-            f"{text}: ({low}, {high}, {scale!r}) with default {default!r} makes no slider; write it as "
-            "{keyword of the constructor: (low, high, 'log' or 'linear')}, the default in that range"
-        )
     layout, style = widgets.Layout(width="32em", max_width="100%"), {"description_width": "15em"}
     # Not continuous, so that one move is one entry in the code.
     look = {"description": text, "layout": layout, "style": style, "continuous_update": False}

@@ -1,21 +1,29 @@
 """What every learning rule of the course is: something that fills `.grad` by its own means."""
 
+from typing import Any
+
 import torch
 from torch import nn
 
 from course_utils.checks import check_seed
+from course_utils.device import stream
+from course_utils.settings import Knob, above, at_least, between, one_of, whole
 
-# The columns of a plausibility card: what a rule asks of a brain.
-CRITERIA = (
-    "weight_transport",  # does a synapse have to know another one's weight?
-    "update_locking",  # do hidden layers wait for the output before they may learn?
-    "non_local",  # does a synapse need what is not at hand in it?
-    "separate_phases",  # are there modes of operation to switch between?
-    "global_error",  # what is sent to everybody: nothing, a scalar, a vector
-    "signed_error",
-    "needs_derivative",  # f′
-    "cost",  # passes through the network per update
-)
+__all__ = ["Around", "FeedbackWeights", "FrozenHidden", "Knob", "Rule", "above", "at_least", "between", "one_of", "whole"]
+
+# The columns of a plausibility card, what a rule asks of a brain, and the words that may stand in each (None: any).
+CRITERIA: dict[str, tuple[str, ...] | None] = {
+    "weight_transport": ("no", "yes", "yes, to settle", "1 bit a weight"),  # must a synapse know another one's weight?
+    "update_locking": ("no", "partly", "yes"),  # do hidden layers wait for the output before they may learn?
+    "non_local": ("no", "partly", "yes"),  # does a synapse need what is not at hand in it?
+    "separate_phases": ("no", "partly", "yes"),  # are there modes of operation to switch between?
+    # what is sent to everybody
+    "global_error": ("nothing", "scalar", "vector", "vector, to the input", "1 bit an output", "label only"),
+    "signed_error": ("no", "yes", "a signed scalar"),
+    "needs_derivative": ("no", "partly", "yes"),  # f′
+    "cost": None,  # passes through the network per update
+}
+LOOKS: dict[str, tuple[str, Any]] = {}  # title of a rule → its colour and line, for every figure
 
 
 class Rule(nn.Module):
@@ -23,29 +31,46 @@ class Rule(nn.Module):
 
     A rule of your own overrides `backward(x, y)`: fill `.grad` of the parameters it teaches with `add_grad`
     (an estimate of +∂L/∂θ, averaged over the batch) and return the batch's loss, a 0-d tensor. Whatever else
-    the rule changes (feedback weights on their own clock, say) belongs in `step`.
+    the rule changes (feedback weights on their own clock, say) belongs in `step`. Its settings are `Knob`s; its
+    __init__, where it needs one, takes (self, net, seed=0, **knobs) and hands them on.
 
-    net: the `MLP`. seed: int ≥ 0, for the rule's own `generator`. Any parameter or buffer the rule registers
-    travels in `state_dict()`. Class attributes: title; lr, a good default for SGD with momentum 0.9; knobs,
-    {keyword of the constructor: (low, high, "log" | "linear")} for the playground; live_knobs, the names of those
-    that `backward` reads from the attribute of that name, so that they may move while training runs; plausibility,
-    a word for each of `CRITERIA`; loss_name, when `backward` returns another objective than `net.loss`.
+    net: the `MLP`. seed: int ≥ 0, for the rule's own `generator`. knobs: values of its knobs by name; TypeError for
+    names it has not. Any parameter or buffer the rule registers travels in `state_dict()`. Class attributes: title; look,
+    the colour and line of its curves, as ("blue", "--"); lr, a good default for SGD with momentum 0.9; plausibility, a
+    word for each of `CRITERIA`; loss_name, when `backward` returns another objective than `net.loss`. Made from the
+    class: knobs, {name: Knob}, and live_knobs, the names of those that may move while training runs.
     """
 
     title = "Rule"
+    look: tuple[str, Any] | None = None
     lr = 0.1
-    knobs: dict[str, tuple[float, float, str]] = {}
-    live_knobs: tuple[str, ...] = ()
     plausibility: dict[str, str] = {}
     loss_name = "loss"
+    knobs: dict[str, Knob] = {}
+    live_knobs: tuple[str, ...] = ()
 
-    def __init__(self, net, seed=0):
+    def __init_subclass__(cls, **keywords):
+        super().__init_subclass__(**keywords)
+        if not all(isinstance(knob, Knob) for knob in cls.__dict__.get("knobs", {}).values()):
+            raise ValueError(f"{cls.__name__}.knobs: declare each in the class, as in decay = Knob(0.1, above(0))")
+        names = dict.fromkeys(name for base in reversed(cls.__mro__) for name in vars(base))
+        cls.knobs = {name: knob for name in names if isinstance(knob := getattr(cls, name, None), Knob)}
+        cls.live_knobs = tuple(name for name, knob in cls.knobs.items() if knob.live)
+        if isinstance(cls.plausibility, dict):
+            _check_card(cls)
+        if isinstance(cls.look, tuple):
+            LOOKS[cls.title] = cls.look
+
+    def __init__(self, net, seed=0, **knobs):
         super().__init__()
         check_seed(seed)
-        self.net = net
-        self.seed = seed
-        # Not the plain seed: the network's weights come from that one, and a rule's noise must not repeat them.
-        self.generator = torch.Generator(net.weights[0].device).manual_seed(seed + 2_000_003)
+        if unknown := set(knobs) - set(self.knobs):
+            has = ", ".join(self.knobs) or "none"
+            raise TypeError(f"{type(self).__name__} has no knob {', '.join(sorted(unknown))}; its knobs are: {has}")
+        self.net, self.seed = net, seed
+        self.generator = stream("rule", seed, net.weights[0].device)
+        for name, knob in self.knobs.items():
+            setattr(self, name, knobs.get(name, knob.default))
 
     def backward(self, x, y):
         """Fill `.grad` and nothing else; return the batch's loss before the step, a 0-d tensor.
@@ -66,6 +91,14 @@ class Rule(nn.Module):
         """Scores (batch, classes) whose argmax is the class."""
         return self.net(x)
 
+    def hidden_parameters(self):
+        """The parameters that the frozen control keeps still: all weights and biases but the readout's."""
+        return [p for group in (self.net.weights, self.net.biases) for p in list(group)[:-1]]
+
+    def parameter_groups(self, lr):
+        """What `train` gives the optimiser, for layers that want different rates: groups as torch.optim takes them."""
+        return [{"params": list(self.parameters()), "lr": lr}]
+
     def add_grad(self, parameter, gradient):
         """Add a gradient to `parameter.grad` as PyTorch does. The tensor is taken over: do not write into it after."""
         if gradient.shape != parameter.shape:
@@ -76,6 +109,14 @@ class Rule(nn.Module):
         else:
             # Not in place: two parameters may have been given the same tensor, as in Kolen–Pollack.
             parameter.grad = parameter.grad + gradient.detach()
+
+
+def _check_card(rule_class):
+    for column, word in rule_class.plausibility.items():
+        words = CRITERIA.get(column, ())
+        if words is not None and word not in words:
+            known = f"write one of: {', '.join(words)}" if words else f"the columns are: {', '.join(CRITERIA)}"
+            raise ValueError(f"{rule_class.__name__}.plausibility[{column!r}] is {word!r}; {known}")
 
 
 class FeedbackWeights(nn.Module):
@@ -115,31 +156,69 @@ class FeedbackWeights(nn.Module):
         old.copy_(value)
 
 
-class FrozenHidden(Rule):
-    """The control of every lesson: the same rule with the updates of the hidden layers dropped.
+class Around(Rule):
+    """A rule around another one, which it hands over in all that it does not change: its knobs, state and attributes.
 
-    Only the readout learns, on top of random features. A rule that does not beat this control has taught its
-    hidden layers nothing. A rule that perturbs its hidden units declares `perturb_hidden`; here it is turned off.
+    A subclass overrides `step` (and `backward`, where `.grad` itself is to be another). rule: the rule inside.
     """
 
     def __init__(self, rule):
         super().__init__(rule.net, rule.seed)
         self.rule, self.generator = rule, rule.generator
+        self.knobs, self.live_knobs = rule.knobs, rule.live_knobs
+        for name in ("title", "look", "lr", "loss_name", "plausibility"):
+            setattr(self, name, getattr(rule, name))
+
+    def __getattr__(self, name):
+        try:
+            return super().__getattr__(name)  # its own parameters, buffers and modules
+        except AttributeError:
+            return getattr(super().__getattr__("rule"), name)
+
+    def __setattr__(self, name, value):
+        if name in self.__dict__.get("knobs", {}):
+            setattr(self.rule, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    def backward(self, x, y):
+        return self.rule.backward(x, y)
+
+    def step(self, x, y, optimizer):
+        return self.rule.step(x, y, optimizer)
+
+    def predict(self, x):
+        return self.rule.predict(x)
+
+    def hidden_parameters(self):
+        return self.rule.hidden_parameters()
+
+    def parameter_groups(self, lr):
+        return self.rule.parameter_groups(lr)
+
+
+class FrozenHidden(Around):
+    """The control of every lesson: the same rule with the updates of the hidden layers dropped.
+
+    Only the readout learns, on top of random features. A rule that does not beat this control has taught its
+    hidden layers nothing. A rule that perturbs its hidden units declares `perturb_hidden`; here it is turned off. A rule
+    with trained parameters besides the network's says which are hidden (`hidden_parameters`), or it is refused.
+    """
+
+    def __init__(self, rule):
+        super().__init__(rule)
+        its_own = {id(p) for p in rule.parameters()} - {id(p) for p in rule.net.parameters()}
+        if its_own and type(rule).hidden_parameters is Rule.hidden_parameters:
+            raise ValueError(f"{rule.title} trains parameters of its own; say in hidden_parameters() which are hidden")
         self.title = f"{rule.title}, hidden layers frozen"
-        self.lr, self.knobs, self.loss_name = rule.lr, rule.knobs, rule.loss_name
-        self.plausibility = rule.plausibility
         if hasattr(rule, "perturb_hidden"):
             rule.perturb_hidden = False
-
-    def hidden(self):
-        """The parameters that do not learn: all weights and biases but the readout's."""
-        return [p for group in (self.net.weights, self.net.biases) for p in list(group)[:-1]]
 
     def step(self, x, y, optimizer):
         """The rule's own step, with whatever else it changes; the hidden layers are then put back."""
         if type(self.rule).step is Rule.step:
-            return super().step(x, y, optimizer)
-        kept = [(p, p.detach().clone()) for p in self.hidden()]
+            return Rule.step(self, x, y, optimizer)
+        kept = [(p, p.detach().clone()) for p in self.hidden_parameters()]
         loss = self.rule.step(x, y, optimizer)
         with torch.no_grad():
             for p, value in kept:
@@ -148,15 +227,11 @@ class FrozenHidden(Rule):
         return loss
 
     def backward(self, x, y):
-        hidden = self.hidden()
-        before = [p.grad for p in hidden]
-        for p in hidden:
+        before = [(p, p.grad) for p in self.hidden_parameters()]
+        for p, _ in before:
             p.grad = None
         try:
             return self.rule.backward(x, y)
         finally:
-            for p, gradient in zip(hidden, before, strict=True):
+            for p, gradient in before:
                 p.grad = gradient
-
-    def predict(self, x):
-        return self.rule.predict(x)

@@ -6,9 +6,11 @@ import time
 import torch
 from tqdm.auto import tqdm
 
-from course_utils.checks import NotFinite, check_run
+from course_utils.checks import NotFinite
+from course_utils.device import stream
 from course_utils.history import History
 from course_utils.metrics import gradients, layer_angles, no_trace, true_gradient
+from course_utils.settings import Schedule, Settings
 
 TRAINING_IMAGES = 1_000  # that a row's training accuracy is measured on; more would cost what the validation costs
 
@@ -31,7 +33,7 @@ def train(rule, data, *, progress=True, **settings):
     Raises ValueError for anything out of range. Interrupting the kernel returns the history so far. A run whose
     loss becomes NaN or infinite ends with status "diverged" and says so.
     """
-    runner = steps(rule, data, **settings)
+    runner = steps(rule, data, Settings(**settings))
     history = next(runner)
     with tqdm(total=history.planned, desc=rule.title, unit="batch", disable=not progress, mininterval=0.3) as bar:
         try:
@@ -46,62 +48,41 @@ def train(rule, data, *, progress=True, **settings):
     return history
 
 
-def steps(
-    rule, data, epochs=5, lr=None, batch_size=128, optimizer="sgd", momentum=0.9, schedule="one_cycle",
-    input_noise=0.0, activity_noise=0.0, knobs=None, eval_every=None, probe_every=0, seed=0, stop_after=None,
-):  # fmt: skip
+def steps(rule, data, settings):
     """Generator behind `train`: yields the run's `History` before the first and after every step. Closing it stops."""
-    lr = rule.lr if lr is None and isinstance(optimizer, str) else lr
-    settings = {name: value for name, value in locals().items() if name not in ("rule", "data")}
-    check_run(rule, data, **settings)
-    net, device = rule.net, data.x_train.device
-    opt = _make_optimizer(rule, optimizer, lr, momentum)
-    own_lrs = [group["lr"] for group in opt.param_groups]
-    order_generator = torch.Generator().manual_seed(seed)  # on the CPU: the same batches on every device
-    noise_generator = torch.Generator(device).manual_seed(seed + 3_000_017)  # none of the rule's or the network's
-    history = History(settings, len(data.x_train))
-    _set_knobs(rule, knobs, 0)
-    losses: list[torch.Tensor] = []
-    angles: list[list[float]] = []
-    if probe_every:
-        angles.append(_probe(history, _first_angles, rule, data.x_train[:batch_size], data.y_train[:batch_size]))
+    settings = settings.ready(rule, data)
+    net, images = rule.net, len(data.x_train)
+    optimizer = make_optimizer(rule, settings.optimizer, settings.lr, settings.momentum)
+    rates = [group["lr"] for group in optimizer.param_groups]
+    history, losses, angles = History(settings, images), [], []
+    batches = _batches(data, settings, history)
+    _set_knobs(rule, settings, 0)
+    if settings.probe_every:
+        first = data.x_train[: settings.batch_size], data.y_train[: settings.batch_size]
+        angles.append(_probe(history, _first_angles, rule, *first))
     _add_row(history, rule, data, losses, angles)
     try:
         yield history
         while history.status == "running":
             begin, probed = time.perf_counter(), history.probe_seconds
-            at = history.steps % history.per_epoch
-            if at == 0:
-                order = torch.randperm(history.images, generator=order_generator).to(device)
-            batch = order[at * batch_size : (at + 1) * batch_size]
-            x, y = data.x_train[batch], data.y_train[batch]
-            std = value_at(input_noise, history.samples)
-            if std:
-                x += std * torch.randn(x.shape, generator=noise_generator, device=device, dtype=x.dtype)
-            factor = _factor(schedule, history.steps / history.planned, history.samples)
-            for group, own in zip(opt.param_groups, own_lrs, strict=True):
-                group["lr"] = factor * (own if lr is None else value_at(lr, history.samples))
-            _set_knobs(rule, knobs, history.samples)
-            probe_due = history.passes(probe_every, len(batch))
+            x, y = next(batches)
+            _set_rates(optimizer, rates, settings, history)
+            _set_knobs(rule, settings, history.samples)
+            probe_due = history.passes(settings.probe_every, len(x))
             reference = _probe(history, true_gradient, net, x, y) if probe_due else None
-            net.activity_noise = value_at(activity_noise, history.samples)
-            net.noise_seed = (seed << 32) + history.steps
+            net.activity_noise = settings.activity_noise.at(history.samples)
+            net.noise_seed = (settings.seed << 32) + history.steps
             estimates: list[list[torch.Tensor]] = []
-            losses.append(_step(rule, x, y, opt, estimates if probe_due else None))
+            losses.append(_step(rule, x, y, optimizer, estimates if probe_due else None))
             net.activity_noise = 0.0
             if probe_due:
                 angles.append(_probe(history, layer_angles, net, estimates[0], reference))
-            row_due = history.passes(eval_every or history.images, len(batch))
-            if row_due and device.type != "cpu":
+            row_due = history.passes(settings.eval_every or images, len(x))
+            if row_due and x.device.type != "cpu":
                 torch.accelerator.synchronize()  # it works behind Python's back; the clock of a row waits for it
-            history.samples, history.steps = history.samples + len(batch), history.steps + 1
+            history.samples, history.steps = history.samples + len(x), history.steps + 1
             history.seconds += time.perf_counter() - begin - (history.probe_seconds - probed)
-            last = history.steps == history.planned or history.samples >= (stop_after or math.inf)
-            # Seldom, because asking a GPU whether a number is finite means waiting for it.
-            if (history.steps % 20 == 0 or row_due or last) and not torch.isfinite(losses[-1]):
-                history.end("diverged", "the loss is no longer a finite number; try a smaller learning rate")
-            elif last:
-                history.end("done", "as planned")
+            _look_for_the_end(history, losses[-1], row_due)
             if row_due or history.status != "running":
                 _add_row(history, rule, data, losses, angles)
             yield history
@@ -113,8 +94,41 @@ def steps(
         raise
     finally:
         net.activity_noise = 0.0
-        for group, own in zip(opt.param_groups, own_lrs, strict=True):
-            group["lr"] = own  # the schedule's last value, often 0, would ruin a second run of this optimiser
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate  # the schedule's last value, often 0, would ruin a second run of this optimiser
+
+
+def _batches(data, settings, history):
+    """Batches (x, y) for ever, epoch after epoch in a new order, with the noise that x has at history.samples."""
+    device = data.x_train.device
+    in_order = stream("order", settings.seed)  # on the CPU: the same batches on every device
+    noise = stream("training noise", settings.seed, device)
+    while True:
+        for batch in torch.randperm(history.images, generator=in_order).to(device).split(settings.batch_size):
+            x, y = data.x_train.index_select(0, batch), data.y_train.index_select(0, batch)
+            if std := settings.input_noise.at(history.samples):
+                x += std * torch.randn(x.shape, generator=noise, device=device, dtype=x.dtype)
+            yield x, y
+
+
+def _set_rates(optimizer, rates, settings, history):
+    """Each group's learning rate for the next step; where `train` made the optimiser, groups keep their proportions."""
+    factor = _factor(settings.schedule, history.steps / history.planned, history.samples)
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        if settings.lr is not None:
+            first, now = settings.lr.at(0), settings.lr.at(history.samples)
+            made_here = isinstance(settings.optimizer, str)
+            rate = now * (rate / first) if made_here and first and rate != first else now
+        group["lr"] = factor * rate
+
+
+def _look_for_the_end(history, loss, row_due):
+    last = history.steps == history.planned or history.samples >= (history.settings.stop_after or math.inf)
+    # Seldom, because asking a GPU whether a number is finite means waiting for it.
+    if (history.steps % 20 == 0 or row_due or last) and not torch.isfinite(loss):
+        history.end("diverged", "the loss is no longer a finite number; try a smaller learning rate")
+    elif last:
+        history.end("done", "as planned")
 
 
 def _step(rule, x, y, optimizer, estimates):
@@ -142,25 +156,19 @@ def _step(rule, x, y, optimizer, estimates):
     return loss.detach()
 
 
-def _set_knobs(rule, knobs, samples):
-    for name, schedule in (knobs or {}).items():
-        setattr(rule, name, value_at(schedule, samples))
-
-
-def value_at(schedule, samples):
-    """The value of a number or of a schedule [(samples, value), …] after that many samples."""
-    if not isinstance(schedule, list):
-        return schedule
-    return [value for begin, value in schedule if begin <= samples][-1]
+def _set_knobs(rule, settings, samples):
+    for name, schedule in (settings.knobs or {}).items():
+        setattr(rule, name, schedule.at(samples))
 
 
 @torch.no_grad()
 def evaluate(rule, x, y, batch_size=2_500):
     """Accuracy in [0, 1] of `rule.predict` on x (n, inputs), y (n,) labels."""
-    return (_scores(rule, x, batch_size).argmax(1) == y).sum().item() / len(y)
+    return (scores(rule, x, batch_size).argmax(1) == y).sum().item() / len(y)
 
 
-def _scores(rule, x, batch_size=2_500):
+def scores(rule, x, batch_size=2_500):
+    """`rule.predict` of many x (n, inputs), in parts: (n, classes)."""
     return torch.cat([rule.predict(part) for part in x.split(batch_size)])
 
 
@@ -168,15 +176,15 @@ def _scores(rule, x, batch_size=2_500):
 def _add_row(history, rule, data, losses, angles):
     if history.rows and history.rows[-1]["samples"] == history.samples:
         return
-    scores = _scores(rule, data.x_val)
+    guesses = scores(rule, data.x_val)
     row = {
         "epoch": history.samples / len(data.x_train),
         "samples": history.samples,
         "seconds": history.seconds,
         "train_loss": torch.stack(losses).mean().item() if losses else float("nan"),
         "train_accuracy": evaluate(rule, data.x_train[:TRAINING_IMAGES], data.y_train[:TRAINING_IMAGES]),
-        "val_loss": rule.net.loss(scores, data.y_val).item() if rule.loss_name == "loss" else math.nan,
-        "val_accuracy": (scores.argmax(1) == data.y_val).sum().item() / len(data.y_val),
+        "val_loss": rule.net.loss(guesses, data.y_val).item() if rule.loss_name == "loss" else math.nan,
+        "val_accuracy": (guesses.argmax(1) == data.y_val).sum().item() / len(data.y_val),
     }
     if angles:
         for l, values in enumerate(zip(*angles, strict=True)):
@@ -211,15 +219,15 @@ def _factor(schedule, progress, samples):
         if progress < 0.1:
             return 0.05 + 0.95 * progress / 0.1
         return 0.5 * (1 + math.cos(math.pi * (progress - 0.1) / 0.9))
-    return value_at(schedule, samples)
+    return schedule.at(samples)
 
 
-def _make_optimizer(rule, optimizer, lr, momentum):
+def make_optimizer(rule, optimizer, lr, momentum=0.9):
+    """The torch optimiser "sgd" or "adam" for a rule, lr a number or Schedule; an instance is handed back."""
     if not isinstance(optimizer, str):
         return optimizer
+    first = Schedule.of(lr, "lr").at(0)
     # The fused optimisers pass over the weights once instead of four times; not every device has them.
-    fused = rule.net.weights[0].device.type in ("cpu", "cuda")
-    first = value_at(lr, 0)
-    if optimizer == "sgd":
-        return torch.optim.SGD(rule.parameters(), lr=first, momentum=momentum, fused=fused)
-    return torch.optim.Adam(rule.parameters(), lr=first, fused=fused)
+    shared = {"params": rule.parameter_groups(first), "lr": first}
+    shared["fused"] = rule.net.weights[0].device.type in ("cpu", "cuda")
+    return torch.optim.SGD(momentum=momentum, **shared) if optimizer == "sgd" else torch.optim.Adam(**shared)
