@@ -18,6 +18,7 @@ from course_utils.playground import playground, under_slider
 from course_utils.report import environment
 from course_utils.rule import FrozenHidden, Rule
 from course_utils.settings import Knob, Schedule
+from course_utils.stored import accuracy_table, train_stored
 from course_utils.sweeps import stored_results, sweep
 from course_utils.training import evaluate, train
 
@@ -28,6 +29,7 @@ __all__ = [
     "Knob",
     "Rule",
     "Schedule",
+    "accuracy_table",
     "check",
     "check_update",
     "environment",
@@ -41,5 +43,6 @@ __all__ = [
     "stored_results",
     "sweep",
     "train",
+    "train_stored",
     "under_slider",
 ]

@@ -119,6 +119,16 @@ def gradient_statistics(rule, x, y, draws=100, batch_size=None, seed=0):
     return pd.DataFrame([{"layer": name, **s.statistics()} for name, s in zip(names, sums, strict=True)])
 
 
+def statistics_table(rules, x, y, draws=60, batch_size=128):
+    """`gradient_statistics` of several rules, {name: rule}, one under the other, without the errors of what has one.
+
+    Columns: when (the name), layer, bias, bias_reads, projection, variance, cosine, cosine_of_mean, norm_ratio.
+    """
+    frames = [gradient_statistics(rule, x, y, draws, batch_size).assign(when=name) for name, rule in rules.items()]
+    columns = ["when", "layer", "bias", "bias_reads", "projection", "variance", "cosine", "cosine_of_mean", "norm_ratio"]
+    return pd.concat(frames, ignore_index=True)[columns]
+
+
 class _Sums:
     """Running sums over draws, kept apart in ten blocks: all that the statistics of one layer need."""
 

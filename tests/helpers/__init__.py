@@ -1,5 +1,9 @@
 """Small networks, batches and rules that several tests share. Sizes are odd and all different on purpose."""
 
+import inspect
+import sys
+import textwrap
+
 import torch
 
 from course_utils.data import Dataset
@@ -110,3 +114,15 @@ class ScaledGradient(AutogradRule):
 class SignGradient(AutogradRule):
     def change(self, gradient):
         return gradient.sign()
+
+
+def mutant(thing, old, new):
+    """A class or function again, from its own source with `old` replaced by `new` everywhere.
+
+    A mutant drifts with its original: it fails here as soon as `old` is no longer in the source.
+    """
+    source = textwrap.dedent(inspect.getsource(thing))
+    assert old in source, f"{old!r} is not in the source of {thing.__name__}"
+    namespace = dict(vars(sys.modules[thing.__module__]))
+    exec(compile(source.replace(old, new), f"<mutant of {thing.__name__}>", "exec"), namespace)
+    return namespace[thing.__name__]
