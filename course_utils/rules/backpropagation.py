@@ -1,10 +1,10 @@
-# Exported from lessons/01_backpropagation.md. Edit the lesson, not this file.
+# Exported from lessons/01_backpropagation/lesson.md. Edit the lesson, not this file.
 
 import math
 
 import torch
 
-from course_utils.rule import FeedbackWeights, Rule
+from course_utils.rule import FeedbackWeights, Knob, Rule, between, one_of
 
 
 class Backprop(Rule):
@@ -15,6 +15,7 @@ class Backprop(Rule):
     """
 
     title = "Backprop"
+    look = ("black", "-")
     lr = 0.1
     plausibility = {
         "weight_transport": "yes",
@@ -49,19 +50,17 @@ class TiltedFeedback(Rule):
     """
 
     title = "Tilted feedback"
+    look = ("sky", (0, (5, 1)))
     lr = 0.03
-    knobs = {"feedback_angle": (0.0, 120.0, "linear")}
-    live_knobs = ("feedback_angle",)
     plausibility = Backprop.plausibility
+    feedback_angle = Knob(0.0, between(0, 180), slider=(0.0, 120.0, "linear"), live=True)
+    redraw = Knob(False, one_of(False, True))
 
-    def __init__(self, net, seed=0, feedback_angle=0.0, redraw=False):
-        super().__init__(net, seed)
-        if not 0 <= feedback_angle <= 180:
-            raise ValueError(f"feedback_angle is {feedback_angle}; it must be from 0 to 180 degrees")
+    def __init__(self, net, seed=0, **knobs):
+        super().__init__(net, seed, **knobs)
         if any(w.numel() < 2 for w in list(net.weights)[1:]):
             raise ValueError(f"sizes is {net.sizes}; a weight that is one number cannot be tilted: use wider layers")
-        self.feedback_angle, self.redraw = feedback_angle, redraw
-        self.directions = FeedbackWeights([None, *net.draw_weights(seed + 1_000_003)[1:]])  # D: must know nothing of W
+        self.directions = FeedbackWeights(net.random_feedback(seed))  # D, which knows nothing of W
 
     @torch.no_grad()
     def feedback(self, l):

@@ -5,9 +5,13 @@ import math
 import numpy as np
 import pytest
 import torch
-from helpers import ACTIVATIONS, LOSSES, batch, small_net
+import torch.nn.functional as F
+from helpers import ACTIVATIONS, LOSSES, batch, grads, small_net
 
+from course_utils import checks
+from course_utils.metrics import cosine
 from course_utils.network import MLP
+from course_utils.rules import Backprop
 
 
 def test_shapes_are_those_of_the_contract():
@@ -111,7 +115,12 @@ def test_the_seed_decides_the_weights_and_leaves_torch_alone():
     assert torch.equal(state, torch.get_rng_state())
 
 
-def test_activations_with_other_weights_biases_and_noise():
+def added(noise):
+    """An edit that adds noise[l] to the pre-activations of layer l, where there is any."""
+    return lambda l, a: a if noise[l] is None else a + noise[l]
+
+
+def test_activations_with_other_weights_and_biases_and_an_edit_of_the_pre_activations():
     net = small_net()
     x, _ = batch(net)
     weights = [2 * w.detach() for w in net.weights]
@@ -121,13 +130,15 @@ def test_activations_with_other_weights_biases_and_noise():
     for l in range(3):
         a = h @ weights[l].T + biases[l] + noise[l]
         h = torch.tanh(a) if l < 2 else a
-    given = net.activations(x, weights=weights, biases=biases, noise=noise)
-    assert torch.allclose(given[-1], h, rtol=0, atol=1e-14)
+    result = net.activations(x, weights=weights, biases=biases, edit=added(noise))
+    assert torch.allclose(result[-1], h, rtol=0, atol=1e-14)
     assert torch.equal(net.activations(x, weights=list(net.weights))[-1], net(x))
-    assert torch.equal(net.activations(x, noise=[torch.zeros_like(n) for n in noise])[-1], net(x))
-    only_first = net.activations(x, noise=[noise[0], None, None])
+    assert torch.equal(net.activations(x, edit=lambda l, a: a)[-1], net(x))
+    only_first = net.activations(x, edit=added([noise[0], None, None]))
     expected = torch.tanh(x @ net.weights[0].T + net.biases[0] + noise[0])
     assert torch.allclose(only_first[1], expected, rtol=0, atol=1e-14)
+    masked = net.activations(x, edit=lambda l, a: a * (torch.arange(a.shape[1]) != 2) if l == 0 else a)
+    assert (masked[1][:, 2] == 0).all()
 
 
 def test_activity_noise_has_its_std_on_the_hidden_layers_and_spares_the_output():
@@ -171,7 +182,6 @@ BAD_INPUTS = {
     "inf and -inf": (torch.tensor([[math.inf, -math.inf] + 5 * [0.0]]), "x holds NaN or infinite"),
     "empty batch": (torch.zeros(0, 7), "x is an empty batch"),
     "whole numbers": (torch.zeros(4, 7, dtype=torch.uint8), "x holds torch.uint8"),
-    "not contiguous": (torch.zeros(7, 4).T, "x is not contiguous"),
     "double": (X.double(), "x holds torch.float64 and the network torch.float32"),
     "half": (X.half(), "x holds torch.float16"),
     "array": (np.zeros((4, 7), np.float32), "x is a ndarray"),
@@ -276,22 +286,22 @@ def test_many_sets_of_weights_pass_in_one_as_each_alone():
     assert torch.allclose(together[-1][0], alone[-1], atol=1e-13)
 
 
-def test_noise_for_many_draws_and_a_known_first_layer():
+def test_many_draws_go_on_together_from_a_first_layer_that_they_share():
     net = small_net()
     x, _ = batch(net)
-    generator = torch.Generator().manual_seed(4)
-    noise = [torch.randn(3, len(x), units, generator=generator, dtype=torch.float64) for units in net.sizes[1:]]
-    first = torch.nn.functional.linear(x, net.weights[0], net.biases[0])
-    together = net.activations(x, noise=noise, first=first)
-    for k in range(3):
-        alone = net.activations(x, noise=[part[k] for part in noise])
-        assert all(torch.allclose(a[k], b, atol=1e-13) for a, b in zip(together[1:], alone[1:], strict=True))
-    for wrong in (noise[0][:, :, 1:], noise[0][:, 1:], noise[0][None]):
-        with pytest.raises(ValueError, match="noise"):
-            net.activations(x, noise=[wrong, *noise[1:]])
-    for wrong in (first[:, 1:], first[:1], first[0], first[None, None]):  # [:1] would be spread over the batch
-        with pytest.raises(ValueError, match="first has shape"):
-            net.activations(x, first=wrong)
+    first = F.linear(x, net.weights[0], net.biases[0])
+    noise = [torch.randn(5, 4, n, dtype=torch.float64) for n in (6, 5, 3)]
+    together = net.onward(first, edit=added(noise))
+    for k in range(5):
+        alone = net.activations(x, edit=added([part[k] for part in noise]))
+        for many, one in zip(together, alone[1:], strict=True):
+            assert torch.allclose(many[k], one, rtol=0, atol=1e-14)
+    assert all(torch.equal(a, b) for a, b in zip(net.onward(first), net.activations(x)[1:], strict=True))
+    for wrong in (torch.zeros(9), torch.zeros(3, 6, dtype=torch.float64), torch.zeros(2, 2, 4, 6)):
+        with pytest.raises((ValueError, RuntimeError), match="edit gave shape|size of tensor"):
+            net.activations(x, edit=added([wrong, None, None]))
+    with pytest.raises(ValueError, match="a has shape"):
+        net.onward(first[:, 1:])
 
 
 def test_many_sets_of_weights_with_the_networks_own_biases():
@@ -316,18 +326,67 @@ def test_offsets_are_the_biases_and_while_training_the_activity_noise_of_the_ste
         assert torch.allclose(rebuilt, h[l + 1], rtol=0, atol=1e-12)
 
 
-def test_gains_multiply_the_hidden_activities_and_nothing_else():
+def test_x_need_not_lie_in_one_piece():
     net = small_net()
-    x, _ = batch(net)
-    gains = [torch.rand(4, units, dtype=torch.float64) for units in (6, 5)]
-    h = net.activations(x, gains=gains)
-    first = torch.tanh(x @ net.weights[0].T + net.biases[0]) * gains[0]
-    second = torch.tanh(first @ net.weights[1].T + net.biases[1]) * gains[1]
-    for ours, expected in zip(h[1:], (first, second, second @ net.weights[2].T + net.biases[2]), strict=True):
-        assert torch.allclose(ours, expected, rtol=0, atol=1e-14)
-    for wrong in (gains[:1], [*gains, gains[0]], [gains[0][:1], gains[1]], gains[::-1]):
-        with pytest.raises(ValueError, match="gains have shapes"):
-            net.activations(x, gains=wrong)
+    x, y = batch(net)
+    wide = torch.cat([x, x[:, :2]], 1)
+    assert not wide[:, :-2].is_contiguous() and torch.equal(net(wide[:, :-2]), net(x))
+    rule = Backprop(net)
+    assert all(torch.equal(a, b) for a, b in zip(grads(rule, wide[:, :-2], y), grads(rule, x, y), strict=True))
+
+
+def looks_at(monkeypatch):
+    """How often the door looks into a tensor from here on: a list that grows."""
+    looks = []
+    for name in ("check_finite", "check_labels"):
+        original = getattr(checks, name)
+        monkeypatch.setattr(checks, name, lambda *a, original=original, name=name: looks.append(name) or original(*a))
+    return looks
+
+
+def test_a_batch_passes_the_door_once_however_many_passes_a_step_makes(monkeypatch):
+    net, looks = small_net(), looks_at(monkeypatch)
+    x, y = batch(net)
+    for _ in range(3):
+        out = net.activations(x)[-1]
+        net.output_error(out, y), net.loss(out, y)
+    assert looks == ["check_finite", "check_labels"]
+    net(x + 1)
+    assert len(looks) == 3  # another tensor is another batch
+
+
+def test_a_batch_that_was_changed_in_place_is_looked_at_again():
+    net = small_net()
+    x, y = batch(net)
+    out = net(x).detach()
+    net.loss(out, y)
+    x[0, 0], y[0] = math.nan, 3
+    with pytest.raises(ValueError, match="x holds NaN"):
+        net(x)
+    with pytest.raises(ValueError, match="labels from"):
+        net.loss(out, y)
+
+
+def test_a_batch_that_one_network_took_is_not_taken_by_every_other():
+    x, y = batch(small_net())
+    small_net()(x)
+    with pytest.raises(ValueError, match="x has shape"):
+        small_net((8, 5, 3))(x)
+    with pytest.raises(ValueError, match="x holds torch.float64"):
+        small_net(dtype=torch.float32)(x)
+    small_net().loss(torch.zeros(4, 3, dtype=torch.float64), torch.tensor([2, 2, 2, 2]))
+    labels = torch.tensor([2, 2, 2, 2])
+    small_net().loss(torch.zeros(4, 3, dtype=torch.float64), labels)
+    with pytest.raises(ValueError, match="labels from 2 to 2"):
+        small_net().loss(torch.zeros(4, 2, dtype=torch.float64), labels)
+
+
+def test_feedback_drawn_like_the_weights_knows_nothing_of_them():
+    net = small_net((30, 40, 20))
+    none, feedback = net.random_feedback(0)
+    assert none is None and feedback.shape == net.weights[1].shape
+    assert feedback.std().item() == pytest.approx(net.weights[1].std().item(), rel=0.1)
+    assert abs(cosine(feedback.flatten(), net.weights[1].detach().flatten())) < 0.15
 
 
 def test_layer_parameters_are_a_parameter_list():

@@ -5,6 +5,7 @@ import math
 import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from helpers import clusters, small_net
@@ -12,7 +13,9 @@ from helpers import clusters, small_net
 import course_utils as cu
 from course_utils.history import COLUMNS
 from course_utils.rules import Backprop, FeedbackAlignment
-from course_utils.training import steps, value_at
+from course_utils.rule import Knob, at_least
+from course_utils.settings import Schedule, Settings
+from course_utils.training import steps
 
 DATA = clusters()  # 203 training points: 13 batches of 16, the last of 11
 N = len(DATA.x_train)
@@ -77,10 +80,22 @@ def test_lists_hold_from_their_samples_on():
     assert all(lr == (0.3 if n < 100 else 0.2) for n, lr in lrs) and len({lr for _, lr in lrs}) == 2
 
 
-def test_value_at():
-    schedule = [(0, 1.0), (10, 2.0), (20, 3.0)]
-    assert [value_at(schedule, n) for n in (0, 9, 10, 19, 20, 10_000)] == [1, 1, 2, 2, 3, 3]
-    assert value_at(0.5, 7) == 0.5
+def test_a_schedule_holds_each_value_from_its_samples_on():
+    schedule = Schedule([(0, 1.0), (10, 2.0), (20, 3.0)])
+    assert [schedule.at(n) for n in (0, 9, 10, 19, 20, 10_000)] == [1, 1, 2, 2, 3, 3]
+    assert Schedule(0.5).at(7) == 0.5 and repr(Schedule(0.5)) == "0.5" == repr(Schedule(np.float64(0.5)))
+    schedule.move(30, 4.0)
+    schedule.move(30, 5.0)  # moved twice at one moment: the last word counts
+    assert repr(schedule) == "[(0, 1.0), (10, 2.0), (20, 3.0), (30, 5.0)]"
+    assert Schedule.of(schedule) is schedule and Schedule(schedule.steps) == schedule != Schedule(1.0)
+
+
+def test_settings_are_checked_when_made_and_stay_as_they_are():
+    settings = Settings(epochs=np.int64(2), lr=0.1, knobs={"gain": 2})
+    assert settings == Settings(epochs=2, lr=Schedule(0.1), knobs={"gain": 2}) and type(settings.epochs) is int
+    with pytest.raises(AttributeError):
+        settings.epochs = 3
+    assert replace(settings, epochs=3).lr is settings.lr  # a schedule is one, however often it is handed on
 
 
 def test_default_lr_is_the_rules_own():
@@ -89,7 +104,7 @@ def test_default_lr_is_the_rules_own():
 
     rule = Slow(small_net((12, 9, 4), dtype=torch.float32))
     _, history = train(rule, lr=None, schedule="constant")
-    assert history.settings["lr"] == 0.0125
+    assert history.settings.lr == 0.0125
 
 
 def test_frame_has_the_columns_of_the_contract_and_one_row_an_evaluation():
@@ -225,7 +240,7 @@ def test_interrupting_returns_the_history_so_far(where, capsys):
 
 def test_closing_the_generator_stops_the_run():
     rule = new_rule()
-    runner = steps(rule, DATA, epochs=5, lr=0.1, batch_size=16)
+    runner = steps(rule, DATA, Settings(epochs=5, lr=0.1, batch_size=16))
     for history in runner:
         if history.steps == 5:
             break
@@ -384,8 +399,7 @@ REPEATED = [
 class Scaled(FeedbackAlignment):
     """A rule with a knob that may move while it trains."""
 
-    live_knobs = ("gain",)
-    gain = 1.0
+    gain = Knob(1.0, at_least(0), live=True)
 
     def backward(self, x, y):
         loss = super().backward(x, y)
@@ -420,17 +434,7 @@ def test_knobs_that_cannot_move_are_refused(knobs):
 
 def test_what_the_rule_refuses_is_refused_before_the_first_step():
     class Bounded(Scaled):
-        _gain = 1.0
-
-        @property
-        def gain(self):
-            return self._gain
-
-        @gain.setter
-        def gain(self, value):
-            if value > 2:
-                raise ValueError(f"gain is {value}; 2 at most")
-            self._gain = value
+        gain = Knob(1.0, ("2 at most", lambda value: value <= 2), live=True)
 
     rule = new_rule(Bounded)
     before = {name: value.clone() for name, value in rule.state_dict().items()}
@@ -448,7 +452,7 @@ def test_a_knob_that_is_not_live_is_refused_by_name():
 @pytest.mark.parametrize("settings", REPEATED)
 def test_the_call_repeats_the_run_also_a_stopped_one(settings, stop_at):
     rule = new_rule(FeedbackAlignment)
-    runner = steps(rule, DATA, **{"epochs": 2, "lr": 0.1, "batch_size": 16, **settings})
+    runner = steps(rule, DATA, Settings(**{"epochs": 2, "lr": 0.1, "batch_size": 16, **settings}))
     for history in runner:
         if history.steps == stop_at:
             runner.close()

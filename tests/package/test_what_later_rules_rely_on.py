@@ -48,7 +48,7 @@ def test_all_passes_of_one_step_meet_the_same_activity_noise_and_another_step_an
     class TwoPasses(Backprop):
         def backward(self, x, y):
             zero = [torch.zeros(len(x), n) for n in SIZES[1:]]
-            seen.append((self.net(x), self.net.activations(x, noise=zero)[-1]))
+            seen.append((self.net(x), self.net.activations(x, edit=lambda l, a: a + zero[l])[-1]))
             return super().backward(x, y)
 
     run(TwoPasses(net()), activity_noise=0.5, lr=0.0)
@@ -61,9 +61,9 @@ def test_all_passes_of_one_step_meet_the_same_activity_noise_and_another_step_an
     assert not torch.equal(*outputs)
 
 
-def test_noise_of_another_shape_is_refused():
-    with pytest.raises(ValueError, match="noise has shape"):
-        net().activations(DATA.x_train[:4], noise=[torch.zeros(9), None])
+def test_an_edit_of_another_shape_is_refused():
+    with pytest.raises(ValueError, match="edit gave shape"):
+        net().activations(DATA.x_train[:4], edit=lambda l, a: a[:, :1])
 
 
 def test_probes_read_the_first_estimate_of_a_step_that_moves_often():
