@@ -63,13 +63,14 @@ class Knob:
         feedback_scale = Knob(0.05, at_least(0), slider=(5e-4, 5.0, "log"), live=True)
 
     default: its value if nothing is said. allowed: (words, test), as made by `at_least`, `above`, `between`, `whole` and
-    `one_of`. slider: (low, high, "log" | "linear") for the playground, None for no slider. live: whether `backward`
+    `one_of` (whose choices are the attribute of that name). slider: (low, high, "log" | "linear") for the playground, None for no slider. live: whether `backward`
     reads it anew each time, so that it may move while training runs. A value that is not allowed is a ValueError.
     """
 
     def __init__(self, default, allowed, slider=None, live=False):
         self.default, self.slider, self.live = default, slider, live
-        self.words, self.test = allowed
+        self.words, self.test, *choices = allowed
+        self.choices = choices[0] if choices else ()
         self.name = "knob"
         self.check(default)
         if slider is not None:
@@ -89,7 +90,11 @@ class Knob:
     def check(self, value):
         """The value as Python's own number; ValueError when it is not allowed."""
         value = plain(value)
-        if not self.test(value):
+        try:
+            good = self.test(value)
+        except TypeError:  # it cannot even be compared
+            good = False
+        if not good:
             raise ValueError(f"{self.name} is {value!r}; it must be {self.words}")
         return value
 
@@ -112,7 +117,7 @@ def whole(low):
 
 def one_of(*choices):
     kinds = [(type(choice), choice) for choice in choices]  # 1 is not True
-    return f"one of: {', '.join(map(repr, choices))}", lambda value: (type(value), value) in kinds
+    return f"one of: {', '.join(map(repr, choices))}", lambda value: (type(value), value) in kinds, choices
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,11 @@
-# Exported from lessons/07_direct_feedback_alignment.md. Edit the lesson, not this file.
+# Exported from lessons/07_direct_feedback_alignment/lesson.md. Edit the lesson, not this file.
 
 import math
 
 import torch
 
-from course_utils.rule import FeedbackWeights, Rule
+from course_utils.device import stream
+from course_utils.rule import FeedbackWeights, Knob, Rule, at_least
 
 
 class DirectFeedbackAlignment(Rule):
@@ -17,8 +18,9 @@ class DirectFeedbackAlignment(Rule):
     """
 
     title = "Direct feedback alignment"
+    look: tuple = ("green", (0, (5, 1)))
     lr = 0.1
-    knobs = {"feedback_scale": (0.1, 10.0, "log")}
+    feedback_scale = Knob(1.0, at_least(0), slider=(0.1, 10.0, "log"))
     plausibility = {
         "weight_transport": "no",
         "update_locking": "partly",
@@ -30,16 +32,13 @@ class DirectFeedbackAlignment(Rule):
         "cost": "1 forward + less than 1 backward",
     }
 
-    def __init__(self, net, seed=0, feedback_scale=1.0):
-        super().__init__(net, seed)
-        if not feedback_scale >= 0:
-            raise ValueError(f"feedback_scale is {feedback_scale}; it must be 0 or larger")
-        generator = torch.Generator().manual_seed(seed + 1_000_003)  # no seed a network would have
-        gain = 2.0 if net.activation_name == "relu" else 1.0
+    def __init__(self, net, seed=0, **knobs):
+        super().__init__(net, seed, **knobs)
+        generator, gain = stream("feedback", seed), 2.0 if net.activation_name == "relu" else 1.0
         drawn = [None]
         for units in net.sizes[1:-1]:
             b = torch.randn(net.sizes[-1], units, generator=generator) * math.sqrt(gain / units)
-            drawn.append((feedback_scale * b).to(net.weights[0]))
+            drawn.append((self.feedback_scale * b).to(net.weights[0]))
         self.feedback_weights = FeedbackWeights(drawn)
 
     def message(self, error, y):
@@ -68,6 +67,7 @@ class ErrorSignDFA(DirectFeedbackAlignment):
     """
 
     title = "Error-sign DFA"
+    look = ("sky", ":")
     lr = 0.05
     plausibility = {**DirectFeedbackAlignment.plausibility, "global_error": "1 bit an output"}
 
@@ -82,6 +82,7 @@ class DirectRandomTargetProjection(DirectFeedbackAlignment):
     """
 
     title = "Direct random target projection"
+    look = ("orange", (0, (3, 1, 1, 1)))
     lr = 0.4
     plausibility = {
         **DirectFeedbackAlignment.plausibility,

@@ -1,8 +1,8 @@
-# Exported from lessons/06_feedback_alignment.md. Edit the lesson, not this file.
+# Exported from lessons/06_feedback_alignment/lesson.md. Edit the lesson, not this file.
 
 import torch
 
-from course_utils.rule import FeedbackWeights, Rule
+from course_utils.rule import FeedbackWeights, Knob, Rule, at_least
 
 
 class FeedbackAlignment(Rule):
@@ -14,8 +14,9 @@ class FeedbackAlignment(Rule):
     """
 
     title = "Feedback alignment"
+    look = ("blue", "--")
     lr = 0.1
-    knobs = {"feedback_scale": (0.1, 10.0, "log")}
+    feedback_scale = Knob(1.0, at_least(0), slider=(0.1, 10.0, "log"))
     plausibility = {
         "weight_transport": "no",
         "update_locking": "yes",
@@ -27,12 +28,10 @@ class FeedbackAlignment(Rule):
         "cost": "1 forward + 1 backward",
     }
 
-    def __init__(self, net, seed=0, feedback_scale=1.0):
-        super().__init__(net, seed)
-        if not feedback_scale >= 0:
-            raise ValueError(f"feedback_scale is {feedback_scale}; it must be 0 or larger")
-        random = net.draw_weights(seed + 1_000_003)  # no seed a network would have: B must know nothing of W
-        self.feedback_weights = FeedbackWeights([None, *(feedback_scale * b for b in random[1:])])
+    def __init__(self, net, seed=0, **knobs):
+        super().__init__(net, seed, **knobs)
+        random = net.random_feedback(seed)  # B must know nothing of W
+        self.feedback_weights = FeedbackWeights([None, *(self.feedback_scale * b for b in random[1:])])
 
     @torch.no_grad()
     def backward(self, x, y):

@@ -1,10 +1,9 @@
-# Exported from lessons/04_node_perturbation.md. Edit the lesson, not this file.
+# Exported from lessons/04_node_perturbation/lesson.md. Edit the lesson, not this file.
 
 import torch
 import torch.nn.functional as F
 
-from course_utils.checks import check_name
-from course_utils.rule import Rule
+from course_utils.rule import Knob, Rule, above, one_of, whole
 
 NUMBERS = 2**18  # of noise at once, 1 MB in float32: more tries than fit into that are run in portions
 
@@ -24,9 +23,12 @@ def draw_noise(rule, h, draws):
     return noise
 
 
-def losses(net, x, y, first, noise):
-    """Loss of every example in every draw, (draws, batch), under noise on the pre-activations: equation (1)."""
-    out = net.activations(x, noise=noise, first=first)[-1]
+def losses(net, y, first, noise):
+    """Loss of every example in every draw, (draws, batch), under noise on the pre-activations: equation (1).
+
+    first: the first layer's pre-activations, which all draws share.
+    """
+    out = net.onward(first, edit=lambda l, a: a if noise[l] is None else a + noise[l])[-1]
     many = y.repeat(len(out), *[1] * (y.ndim - 1))
     return net.loss(out.flatten(0, 1), many, reduction="none").view(len(out), -1)
 
@@ -35,11 +37,6 @@ def portions(draws, numbers):
     """Sizes of the portions in which draws of so many numbers each are run."""
     most = max(1, NUMBERS // numbers)
     return [min(most, draws - done) for done in range(0, draws, most)]
-
-
-def check_draws(draws):
-    if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1:
-        raise ValueError(f"draws is {draws!r}; it must be a whole number, 1 or larger")
 
 
 class NodePerturbation(Rule):
@@ -53,33 +50,28 @@ class NodePerturbation(Rule):
     """
 
     title = "Node perturbation"
+    look: tuple = ("green", "-.")
     lr = 0.005
-    knobs = {"perturbation_std": (1e-5, 10.0, "log"), "draws": (1, 64, "log")}
-    live_knobs: tuple[str, ...] = ("perturbation_std",)
+    perturbation_std = Knob(1e-3, above(0), slider=(1e-5, 10.0, "log"), live=True)
+    draws = Knob(1, whole(1), slider=(1, 64, "log"))
+    mode = Knob("antithetic", one_of("antithetic", "one_sided"))
+    perturb_inactive = Knob(False, one_of(False, True))
     plausibility = {
         "weight_transport": "no", "update_locking": "partly", "non_local": "no", "separate_phases": "yes",
         "global_error": "scalar", "signed_error": "a signed scalar", "needs_derivative": "no", "cost": "1 + 2K forward",
     }
     perturb_hidden = True  # the frozen control turns it off
 
-    def __init__(self, net, seed=0, perturbation_std=1e-3, draws=1, mode="antithetic", perturb_inactive=False):
-        super().__init__(net, seed)
-        check_draws(draws)
-        check_name("mode", mode, ("antithetic", "one_sided"))
-        if not 0 < perturbation_std < float("inf"):
-            raise ValueError(f"perturbation_std is {perturbation_std}; it must be a number above 0")
-        self.perturbation_std, self.draws, self.mode, self.perturb_inactive = perturbation_std, draws, mode, perturb_inactive
-
     @torch.no_grad()
     def backward(self, x, y):
         net = self.net
         first = F.linear(net.check_input(x), net.weights[0], net.biases[0])  # shared by all tries
-        h = net.activations(x, first=first)
+        h = [x, *net.onward(first)]
         loss = net.loss(h[-1], y, reduction="none")
         delta = [torch.zeros_like(a) for a in h[1:]]
         for draws in portions(self.draws, len(x) * sum(net.sizes[1:])):
             noise = draw_noise(self, h, draws)
-            slope = self.slope(x, y, first, h, loss, noise)
+            slope = self.slope(y, first, h, loss, noise)
             for d, xi in zip(delta, noise, strict=True):
                 d += 0.0 if xi is None else torch.einsum("kn,knq->nq", slope, xi)  # (3), (7)
         for l in range(net.depth) if self.perturb_hidden else [net.depth - 1]:
@@ -88,13 +80,14 @@ class NodePerturbation(Rule):
             self.add_grad(net.biases[l], error.sum(0))  # (4)
         return loss.mean()
 
-    def slope(self, x, y, first, h, loss, noise):
+    def slope(self, y, first, h, loss, noise):
         """How fast each example's loss rises along its noise, (draws, batch): ΔL / σ."""
         std = self.perturbation_std
-        up = losses(self.net, x, y, first, [None if xi is None else std * xi for xi in noise])
+        up = losses(self.net, y, first, [None if xi is None else std * xi for xi in noise])
         if self.mode == "one_sided":
             return (up - loss) / std  # (2)
-        return (up - losses(self.net, x, y, first, [None if xi is None else -std * xi for xi in noise])) / (2 * std)  # (5)
+        down = losses(self.net, y, first, [None if xi is None else -std * xi for xi in noise])
+        return (up - down) / (2 * std)  # (5)
 
 
 class ActivityForwardGradient(NodePerturbation):
@@ -105,17 +98,14 @@ class ActivityForwardGradient(NodePerturbation):
     """
 
     title = "Activity forward gradient"
-    knobs = {"draws": (1, 64, "log")}
-    live_knobs = ()
+    look = ("purple", "--")
+    perturbation_std, mode = 0.0, "exact"  # no knobs here
     plausibility = NodePerturbation.plausibility | {
         "update_locking": "no", "non_local": "partly", "separate_phases": "no", "needs_derivative": "yes",
         "cost": "1 + K forward",
     }
 
-    def __init__(self, net, seed=0, draws=1, perturb_inactive=False):
-        super().__init__(net, seed, draws=draws, perturb_inactive=perturb_inactive)
-
-    def slope(self, x, y, first, h, loss, noise):
+    def slope(self, y, first, h, loss, noise):
         tangent = 0.0
         for l, xi in enumerate(noise):
             if l > 0:

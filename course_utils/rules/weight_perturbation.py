@@ -1,4 +1,4 @@
-# Exported from lessons/03_weight_perturbation.md. Edit the lesson, not this file.
+# Exported from lessons/03_weight_perturbation/lesson.md. Edit the lesson, not this file.
 
 import math
 import warnings
@@ -7,21 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch.func import functional_call, jvp, vmap
 
-from course_utils.checks import check_name
-from course_utils.rule import Rule
+from course_utils.rule import Knob, Rule, above, one_of, whole
 
 # torch's own jvp still calls what torch has deprecated.
 warnings.filterwarnings("ignore", ".*torch.jit.script. is deprecated", FutureWarning)
 AT_ONCE = 2**22  # random numbers drawn at once, 16 MiB in float32: more draws than fit are taken in parts
-
-
-def check_settings(perturbation_std, draws, mode, noise):
-    if not perturbation_std > 0:
-        raise ValueError(f"perturbation_std is {perturbation_std!r}; it must be a number above 0")
-    if not isinstance(draws, int) or draws < 1:
-        raise ValueError(f"draws is {draws!r}; it must be a whole number, 1 or larger")
-    check_name("mode", mode, ("antithetic", "one_sided", "no_baseline"))
-    check_name("noise", noise, ("gaussian", "rademacher"))
 
 
 def random_directions(parameters, draws, noise, generator):
@@ -46,13 +36,13 @@ def losses_nearby(net, x, y, psi, steps):
     half, begin = len(psi) // 2, net.depth - len(psi) // 2
     first = F.linear(net.check_input(x), net.weights[0], net.biases[0])
     along = 0 if begin else torch.matmul(x, psi[0].mT) + psi[half].unsqueeze(1)  # one product serves every step
-    losses = [net.loss(net.activations(x, first=first)[-1], y, "none")]
+    losses = [net.loss(net.onward(first)[-1], y, "none")]
     for step in steps:
         weights, biases = list(net.weights), list(net.biases)
         for l in range(max(1, begin), net.depth):
             weights[l] = weights[l] + step * psi[l - begin]
             biases[l] = biases[l] + step * psi[l - begin + half]
-        out = net.activations(x, weights, biases, first=first + step * along)[-1]  # (draws, batch, classes)
+        out = net.onward(first + step * along, weights, biases)[-1]  # (draws, batch, classes)
         labels = y.repeat(len(out), *[1] * (y.ndim - 1))
         losses.append(net.loss(out.flatten(0, 1), labels, "none").view(len(out), -1))
     return losses
@@ -62,15 +52,20 @@ class WeightPerturbation(Rule):
     """Weight perturbation: jiggle all weights at once, and change them by the jiggle times what it did to the loss.
 
     Source: Dembo and Kailath 1990, doi:10.1109/72.80205; both ways at once, as in Spall 1992, doi:10.1109/9.119632.
-    x (batch, inputs), y (batch,) labels or (batch, outputs) targets. perturbation_std: σ, above 0. draws: K directions a batch, in one batched product as
-    far as they fit into `AT_ONCE` numbers. mode: "antithetic" compares w + σψ with w − σψ, "one_sided" with w,
-    "no_baseline" with nothing. noise: "gaussian" or "rademacher" (±1). ValueError for anything else.
+    x (batch, inputs), y (batch,) labels or (batch, outputs) targets. perturbation_std: σ, above 0. draws: K directions
+    a batch, in one batched product as far as they fit into `AT_ONCE` numbers. mode: "antithetic" compares w + σψ with
+    w − σψ, "one_sided" with w, "no_baseline" with nothing. noise: "gaussian" or "rademacher" (±1). ValueError for
+    anything else.
     """
 
     title = "Weight perturbation"
+    look: tuple = ("red", (0, (3, 1, 1, 1)))
     lr = 1e-3
-    knobs = {"perturbation_std": (1e-10, 1.0, "log"), "draws": (1, 64, "log")}
-    live_knobs: tuple[str, ...] = ("perturbation_std", "draws")
+    perturbation_std = Knob(1e-3, above(0), slider=(1e-10, 1.0, "log"), live=True)
+    draws = Knob(1, whole(1), slider=(1, 64, "log"), live=True)
+    mode = Knob("antithetic", one_of("antithetic", "one_sided", "no_baseline"))
+    noise = Knob("gaussian", one_of("gaussian", "rademacher"))
+    perturb_hidden = True  # False: the readout alone is jiggled
     plausibility = {
         "weight_transport": "no",
         "update_locking": "partly",
@@ -81,12 +76,6 @@ class WeightPerturbation(Rule):
         "needs_derivative": "no",
         "cost": "2 forward a draw",
     }
-
-    def __init__(self, net, seed=0, perturbation_std=1e-3, draws=1, mode="antithetic", noise="gaussian"):
-        super().__init__(net, seed)
-        check_settings(perturbation_std, draws, mode, noise)
-        self.perturbation_std, self.draws, self.mode, self.noise = perturbation_std, draws, mode, noise
-        self.perturb_hidden = True  # False: the readout alone is jiggled
 
     @torch.no_grad()
     def backward(self, x, y):
@@ -119,16 +108,13 @@ class WeightForwardGradient(WeightPerturbation):
     """
 
     title = "Weight forward gradient"
-    knobs = {"draws": (1, 64, "log")}
-    live_knobs: tuple[str, ...] = ("draws",)
+    look = ("red", ":")
+    perturbation_std, mode = 0.0, "exact"  # no knobs here
     plausibility = WeightPerturbation.plausibility | {
         "separate_phases": "no",
         "needs_derivative": "yes",
         "cost": "about 2 forward a draw",
     }
-
-    def __init__(self, net, seed=0, draws=1, noise="gaussian"):
-        super().__init__(net, seed, draws=draws, noise=noise)
 
     def slopes(self, x, y, psi):
         layers = range(self.net.depth - len(psi) // 2, self.net.depth)
