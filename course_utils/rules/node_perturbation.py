@@ -50,7 +50,7 @@ class NodePerturbation(Rule):
     """
 
     title = "Node perturbation"
-    look: tuple = ("green", "-.")
+    look = ("green", "-.")
     lr = 0.005
     perturbation_std = Knob(1e-3, above(0), slider=(1e-5, 10.0, "log"), live=True)
     draws = Knob(1, whole(1), slider=(1, 64, "log"))
@@ -99,7 +99,7 @@ class ActivityForwardGradient(NodePerturbation):
 
     title = "Activity forward gradient"
     look = ("purple", "--")
-    perturbation_std, mode = 0.0, "exact"  # no knobs here
+    perturbation_std, mode = 0.0, "exact"  # σ → 0: no knobs here
     plausibility = NodePerturbation.plausibility | {
         "update_locking": "no", "non_local": "partly", "separate_phases": "no", "needs_derivative": "yes",
         "cost": "1 + K forward",

@@ -109,7 +109,7 @@ class WeightForwardGradient(WeightPerturbation):
 
     title = "Weight forward gradient"
     look = ("red", ":")
-    perturbation_std, mode = 0.0, "exact"  # no knobs here
+    perturbation_std, mode = 0.0, "exact"  # σ → 0: no knobs here
     plausibility = WeightPerturbation.plausibility | {
         "separate_phases": "no",
         "needs_derivative": "yes",
