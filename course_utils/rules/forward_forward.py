@@ -1,10 +1,11 @@
-# Exported from lessons/21_forward_forward.md. Edit the lesson, not this file.
+# Exported from lessons/21_forward_forward/lesson.md. Edit the lesson, not this file.
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-from course_utils.network import ACTIVATIONS, MLP
-from course_utils.rule import CRITERIA, Rule
+from course_utils.rule import CRITERIA, Knob, Rule, above, at_least, one_of
 
 
 def normalised(h):
@@ -22,11 +23,6 @@ def goodness_of(h):
     return h.square().mean(-1)
 
 
-def flat(h):
-    """Two passes (2, batch, units) as one batch of twice the size."""
-    return h.flatten(0, 1)
-
-
 def pixels_of(y, net, x):
     """The labels of the images x as they are written into pixels: (batch, classes), one-hot."""
     net.check_target(x.new_empty(len(x), net.sizes[-1]), y)
@@ -39,25 +35,17 @@ def wrong_labels(true, belief, generator):
     return F.one_hot(belief.multinomial(1, generator=generator)[:, 0], belief.shape[1]).to(true.dtype)
 
 
-def check_settings(net, negatives, polarity, label_scale):
-    if negatives not in ("uniform", "hard") or polarity not in (1, -1) or not 0 < label_scale < float("inf"):
-        given = f"negatives={negatives!r}, polarity={polarity!r}, label_scale={label_scale!r}"
-        raise ValueError(f'{given}: use "uniform" or "hard", 1 or -1, and a finite number above 0')
-    if not 1 < net.sizes[-1] < net.sizes[0]:
-        raise ValueError(f"sizes is {net.sizes}; it takes two or more classes, and more inputs than label pixels")
-
-
 class LabelledPasses:
     """What Forward-Forward's network does with an image and a label: activities, goodness, a readout's scores.
 
-    The label takes the place of the first pixels, one for each class. `look` gives what all labels of an image share.
+    The label takes the place of the first pixels, one for each class. `look_at` gives what all labels of an image share.
     """
 
-    net: MLP
-    label_scale: float
-    polarity: int
+    net: Any
+    label_scale: Any
+    polarity: Any
 
-    def look(self, x):
+    def look_at(self, x):
         """(image, drive): the image, normalised, label pixels empty; and what it alone sends to layer 1."""
         image = self.net.check_input(x).clone()
         image[:, : self.net.sizes[-1]] = 0
@@ -66,14 +54,13 @@ class LabelledPasses:
 
     def hidden(self, image, drive, label):
         """One hidden layer after the other, for labels (…, batch or 1, classes): (what came in, its activities)."""
-        f, net, came_in, h = ACTIVATIONS[self.net.activation_name][0], self.net, image, image
-        noise = net._draw_activity_noise(image) if net.activity_noise else [0.0] * net.depth
+        net, noise, came_in, h = self.net, self.net.draw_activity_noise(image), image, image
         a = drive + self.label_scale * label @ net.weights[0][:, : net.sizes[-1]].T  # (1), the label's pixels
         for l in range(net.depth - 1):
             if l > 0:
                 came_in = normalised(h)  # (1)
                 a = F.linear(came_in, net.weights[l], net.biases[l])
-            h = f(a + noise[l])
+            h = net.nonlinearity(a if noise[l] is None else a + noise[l])
             yield came_in, h
 
     def readout(self, features):
@@ -83,7 +70,7 @@ class LabelledPasses:
     @torch.no_grad()
     def read(self, x):
         """The readout's scores of images without a label."""
-        image, drive = self.look(x)
+        image, drive = self.look_at(x)
         no_label = torch.zeros_like(image[:1, : self.net.sizes[-1]])
         activities = [image] + [h for _, h in self.hidden(image, drive, no_label)]
         return self.readout(activities[-1])
@@ -91,7 +78,7 @@ class LabelledPasses:
     @torch.no_grad()
     def goodness(self, x):
         """(hidden layers, batch, classes): how good each layer finds each image with each label."""
-        image, drive = self.look(x)
+        image, drive = self.look_at(x)
         labels = torch.eye(self.net.sizes[-1], dtype=x.dtype, device=x.device).split(1)
         passes = [[goodness_of(h) for _, h in self.hidden(image, drive, label)] for label in labels]
         return torch.stack([torch.stack(layers) for layers in passes], -1)
@@ -103,6 +90,11 @@ class LabelledPasses:
         if by == "readout" or self.net.depth == 1:
             return self.read(x)
         return self.polarity * self.goodness(x).sum(0)  # (7)
+
+
+def flat(h):
+    """Two passes (2, batch, units) as one batch of twice the size."""
+    return h.flatten(0, 1)
 
 
 class ForwardForward(LabelledPasses, Rule):
@@ -121,24 +113,25 @@ class ForwardForward(LabelledPasses, Rule):
     """
 
     title = "Forward-Forward"
+    look = ("purple", "-.")
     lr = 0.03
-    knobs = {"threshold": (0.1, 100.0, "log")}
-    live_knobs = ("threshold",)
+    threshold = Knob(2.0, at_least(0), slider=(0.1, 100.0, "log"), live=True)
+    negatives = Knob("uniform", one_of("uniform", "hard"))
+    layer_collaboration = Knob(False, one_of(False, True))
+    polarity = Knob(1, one_of(1, -1))
+    label_scale = Knob(10.0, above(0))
     loss_name = "goodness loss"
-    plausibility = dict(zip(CRITERIA, ("no", "no", "no", "yes", "none", "no", "partly", "3 forward"), strict=True))
+    plausibility = dict(zip(CRITERIA, ("no", "no", "no", "yes", "nothing", "no", "partly", "3 forward"), strict=True))
 
-    def __init__(
-        self, net, seed=0, threshold=2.0, negatives="uniform", layer_collaboration=False, polarity=1, label_scale=10.0
-    ):
-        super().__init__(net, seed)
-        check_settings(net, negatives, polarity, label_scale)
-        self.threshold, self.negatives, self.layer_collaboration = threshold, negatives, layer_collaboration
-        self.polarity, self.label_scale = polarity, label_scale
+    def __init__(self, net, seed=0, **knobs):
+        super().__init__(net, seed, **knobs)
+        if not 1 < net.sizes[-1] < net.sizes[0]:
+            raise ValueError(f"sizes is {net.sizes}; it takes two or more classes, and more inputs than label pixels")
 
     @torch.no_grad()
     def backward(self, x, y):
         net, classes = self.net, self.net.sizes[-1]
-        image, drive = self.look(x)
+        image, drive = self.look_at(x)
         true = pixels_of(y, net, x)
         belief = self.read(x).softmax(1) if self.negatives == "hard" else torch.ones_like(true)
         label = torch.stack([true, wrong_labels(true, belief, self.generator), torch.zeros_like(true)])

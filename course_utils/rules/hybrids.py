@@ -1,4 +1,4 @@
-# Exported from lessons/30_hybrids.md. Edit the lesson, not this file.
+# Exported from lessons/30_hybrids/lesson.md. Edit the lesson, not this file.
 
 from typing import Any
 
@@ -6,12 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from course_utils.network import MLP
-from course_utils.rule import FeedbackWeights, Rule
-from course_utils.rules.backpropagation import Backprop
+from course_utils.checks import is_number
+from course_utils.rule import CRITERIA, FeedbackWeights, Knob, Rule, above, between, one_of
+from course_utils.rules import ALL
 from course_utils.rules.feedback_alignment import FeedbackAlignment
 from course_utils.rules.node_perturbation import losses
-from course_utils.rules.predictive_coding import Checked
+
+# The words of a plausibility card, from what asks nothing of a brain to what asks most.
+BY_DEMAND = ["no", "nothing", "label only", "1 bit an output", "1 bit a weight", "scalar", "a signed scalar", "partly"]
+BY_DEMAND += ["vector, to the input", "vector", "yes, to settle", "yes"]
 
 
 def can_be_a_part(rule_class):
@@ -20,25 +23,32 @@ def can_be_a_part(rule_class):
     return plain and rule_class.loss_name == "loss"
 
 
+def card_of(cards):
+    """One plausibility card for several: in each line the word of who asks most; what they cost adds up."""
+    most = {line: max((card[line] for card in cards), key=BY_DEMAND.index) for line in CRITERIA if line != "cost"}
+    return most | {"cost": " + ".join(card["cost"] for card in cards)}
+
+
 class Parts:
     """What a rule made of rules needs: its parts, by name, on one network and with one generator."""
 
-    net: MLP
+    net: Any
     seed: int
     parts: Any
-    generator: torch.Generator
+    generator: Any
+    plausibility: Any
 
-    def take(self, *names):
-        from course_utils.rules import ALL  # here, because it is complete only when every lesson has been read
-
+    def take(self, **names):
+        """The parts, {what for: name of a rule}; the card is then theirs together."""
         good = [name for name, rule_class in ALL.items() if can_be_a_part(rule_class)]
-        for name in names:
+        for what, name in names.items():
             if name not in good:
-                why = "does more in a step than fill .grad for net.loss" if name in ALL else "is no rule"
-                raise ValueError(f"{name!r} {why}; use the name of a rule that can be a part: {', '.join(good)}")
-        self.parts = nn.ModuleList(ALL[name](self.net, seed=self.seed) for name in names)
+                why = "which does more in a step than fill .grad for net.loss" if name in ALL else "which is no rule"
+                raise ValueError(f"{what} is {name!r}, {why}; a part can be: {', '.join(good)}")
+        self.parts = nn.ModuleList(ALL[name](self.net, seed=self.seed) for name in names.values())
         for part in self.parts:
             part.generator = self.generator  # one for all, or two parts would draw the same noise
+        self.plausibility = card_of([part.plausibility for part in self.parts])
 
     @property
     def perturb_hidden(self):
@@ -74,16 +84,13 @@ class Blend(Parts, Rule):
     """
 
     title = "Blend"
+    look = ("purple", (0, (5, 1)))
     lr = 0.003
-    knobs = {"blend": (0.0, 1.0, "linear")}
-    live_knobs = ("blend",)
-    plausibility = FeedbackAlignment.plausibility | {"cost": "3 forward + 1 backward"}
-    blend = Checked("a share, from 0 to 1", lambda value: 0 <= value <= 1)
+    blend = Knob(0.5, between(0, 1), slider=(0.0, 1.0, "linear"), live=True)
 
-    def __init__(self, net, seed=0, blend=0.5, first="WeightPerturbation", second="FeedbackAlignment"):
-        super().__init__(net, seed)
-        self.blend = blend
-        self.take(first, second)
+    def __init__(self, net, seed=0, first="WeightPerturbation", second="FeedbackAlignment", **knobs):
+        super().__init__(net, seed, **knobs)
+        self.take(first=first, second=second)
 
     @torch.no_grad()
     def backward(self, x, y):
@@ -104,12 +111,16 @@ class Layered(Parts, Rule):
     """
 
     title = "Layered"
+    look = ("orange", (0, (5, 1)))
     lr = 0.1
-    plausibility = FeedbackAlignment.plausibility
 
     def __init__(self, net, seed=0, hidden="FeedbackAlignment", readout="Backprop"):
         super().__init__(net, seed)
-        self.take(hidden, readout)
+        self.take(hidden=hidden, readout=readout)
+        if readout == "Backprop":  # it takes a way back to reach hidden layers; a readout has all it needs at hand
+            of_readout = dict.fromkeys(CRITERIA, "no") | {"global_error": "vector", "signed_error": "yes"}
+            card = card_of([self.parts[0].plausibility, of_readout])
+            self.plausibility = card | {"cost": self.plausibility["cost"]}
         if hasattr(self.parts[1], "perturb_hidden"):
             self.parts[1].perturb_hidden = False  # noise for layers that it does not teach would only disturb
 
@@ -133,17 +144,18 @@ class RandomFreezing(Parts, Rule):
     """
 
     title = "Random freezing"
+    look = ("grey", "-.")
     lr = 0.1
-    knobs = {"frozen": (0.0, 0.98, "linear")}
-    live_knobs = ("frozen",)
-    plausibility = Backprop.plausibility
-    frozen = Checked("a share, 0 or larger and below 1", lambda value: 0 <= value < 1)
+    frozen = Knob(
+        0.5, ("a number, 0 or larger and below 1", lambda value: is_number(value) and 0 <= value < 1),
+        slider=(0.0, 0.98, "linear"), live=True,
+    )  # fmt: skip
+    redraw = Knob(True, one_of(True, False))
 
-    def __init__(self, net, seed=0, frozen=0.5, redraw=True, rule="Backprop"):
-        super().__init__(net, seed)
-        self.frozen = frozen
-        self.take(rule)
-        self.lots = FeedbackWeights([None if redraw else self.draw(p) for p in net.parameters()])
+    def __init__(self, net, seed=0, rule="Backprop", **knobs):
+        super().__init__(net, seed, **knobs)
+        self.take(rule=rule)
+        self.lots = FeedbackWeights([None if self.redraw else self.draw(p) for p in net.parameters()])
 
     def draw(self, p):
         return torch.rand(p.shape, generator=self.generator, dtype=p.dtype, device=p.device)
@@ -167,16 +179,15 @@ class PerturbationTaughtFeedback(FeedbackAlignment):
     """
 
     title = "Feedback taught by perturbation"
+    look = ("orange", "-")
     lr = 0.1
-    knobs = {"feedback_rate": (1e-3, 1.0, "log")}
-    live_knobs = ("feedback_rate",)
+    feedback_scale = 1.0  # no knob here: it learns its scale
+    feedback_rate = Knob(
+        0.5, ("a number above 0, at most 1", lambda value: is_number(value) and 0 < value <= 1),
+        slider=(1e-3, 1.0, "log"), live=True,
+    )  # fmt: skip
+    perturbation_std = Knob(1e-3, above(0))
     plausibility = FeedbackAlignment.plausibility | {"non_local": "no", "cost": "4 forward + 1 backward"}
-    feedback_rate = Checked("above 0, at most 1", lambda value: 0 < value <= 1)
-    perturbation_std = Checked("a number above 0", lambda value: value > 0)
-
-    def __init__(self, net, seed=0, feedback_rate=0.5, perturbation_std=1e-3):
-        super().__init__(net, seed)
-        self.feedback_rate, self.perturbation_std = feedback_rate, perturbation_std
 
     def step(self, x, y, optimizer):
         loss = super().step(x, y, optimizer)
@@ -187,9 +198,9 @@ class PerturbationTaughtFeedback(FeedbackAlignment):
     def teach_feedback(self, x, y):
         net, std = self.net, self.perturbation_std
         first = F.linear(net.check_input(x), net.weights[0], net.biases[0])  # shared by all passes
-        h = net.activations(x, first=first)
+        h = [x, *net.onward(first)]
         noise = [torch.empty_like(a).normal_(generator=self.generator) for a in h[1:-1]]
-        up, down = (losses(net, x, y, first, [*(s * n[None] for n in noise), None])[0] for s in (std, -std))
+        up, down = (losses(net, y, first, [*(s * n[None] for n in noise), None])[0] for s in (std, -std))
         slope = (up - down) / (2 * std)  # one number an example
         delta = net.output_error(h[-1], y)
         for l in reversed(range(1, net.depth)):

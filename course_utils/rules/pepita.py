@@ -1,10 +1,12 @@
-# Exported from lessons/22_pepita.md. Edit the lesson, not this file.
+# Exported from lessons/22_pepita/lesson.md. Edit the lesson, not this file.
 
 import math
 
 import torch
 
-from course_utils.rule import Rule
+from course_utils.checks import is_number
+from course_utils.device import stream
+from course_utils.rule import Knob, Rule, at_least
 
 
 class Pepita(Rule):
@@ -17,9 +19,10 @@ class Pepita(Rule):
     """
 
     title = "PEPITA"
+    look = ("orange", ":")
     lr = 0.1
-    knobs = {"feedback_scale": (5e-4, 5.0, "log")}
-    live_knobs = ("feedback_scale",)
+    feedback_scale = Knob(0.05, at_least(0), slider=(5e-4, 5.0, "log"), live=True)
+    dropout = Knob(0.1, ("a number, 0 or larger and below 1", lambda value: is_number(value) and 0 <= value < 1))
     plausibility = {
         "weight_transport": "no",
         "update_locking": "partly",
@@ -31,28 +34,38 @@ class Pepita(Rule):
         "cost": "2 forward",
     }
 
-    def __init__(self, net, seed=0, feedback_scale=0.05, dropout=0.1):
-        super().__init__(net, seed)
-        if not (0 <= feedback_scale < math.inf and 0 <= dropout < 1):
-            raise ValueError(f"feedback_scale is {feedback_scale}, dropout {dropout}; 0 or larger, dropout below 1")
-        self.feedback_scale, self.dropout = feedback_scale, dropout
-        generator = torch.Generator().manual_seed(seed + 1_000_003)  # no seed a network would have
-        random = 2 * torch.rand(net.sizes[0], net.sizes[-1], generator=generator) - 1
+    def __init__(self, net, seed=0, **knobs):
+        super().__init__(net, seed, **knobs)
+        random = 2 * torch.rand(net.sizes[0], net.sizes[-1], generator=stream("feedback", seed)) - 1
         self.register_buffer("feedback", (math.sqrt(6 / net.sizes[0]) * random).to(net.weights[0]))
 
     def gains(self, x):
+        """What multiplies each hidden layer's activities, in both passes; None without dropout."""
         keep = 1 - self.dropout
+        if keep == 1:
+            return None
         return [x.new_empty(len(x), n).bernoulli_(keep, generator=self.generator) / keep for n in self.net.sizes[1:-1]]
+
+    def activities(self, x, first, gains):
+        """[x, h_1, …, output] from x and layer 1's pre-activations."""
+        net, h = self.net, [x]
+        for l, noise in enumerate(net.draw_activity_noise(x)):
+            a = torch.addmm(net.biases[l], h[-1], net.weights[l].T) if l else first
+            a = a if noise is None else a + noise
+            h.append(a if l == net.depth - 1 else net.nonlinearity(a))
+            if gains and l < net.depth - 1:
+                h[-1] = h[-1] * gains[l]
+        return h
 
     @torch.no_grad()
     def backward(self, x, y):
-        net, x, gains = self.net, self.net.check_input(x), self.gains(x) if self.dropout else None
+        net, x, gains = self.net, self.net.check_input(x), self.gains(x)
         first = torch.addmm(net.biases[0], x, net.weights[0].T)
-        h = net.activations(x, first=first, gains=gains)  # (1)
+        h = self.activities(x, first, gains)  # (1)
         error = net.output_error(h[-1], y)
         feedback = self.feedback_scale * self.feedback
         first = torch.addmm(first, error, (net.weights[0] @ feedback).T)  # (6)
-        second = net.activations(torch.addmm(x, error, feedback.T), first=first, gains=gains)  # (2)
+        second = self.activities(torch.addmm(x, error, feedback.T), first, gains)  # (2)
         for l in range(net.depth):
             difference = (error if l == net.depth - 1 else h[l + 1] - second[l + 1]) / len(x)
             self.add_grad(net.weights[l], difference.T @ second[l])  # (3)
