@@ -8,7 +8,7 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
-from course_utils import metrics, plots, rules
+from course_utils import costs, metrics, plots, rules
 from course_utils.data import load_dataset
 from course_utils.device import setup
 from course_utils.exercises import check, check_update
@@ -32,6 +32,7 @@ __all__ = [
     "accuracy_table",
     "check",
     "check_update",
+    "costs",
     "environment",
     "evaluate",
     "load_dataset",

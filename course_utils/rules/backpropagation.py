@@ -50,7 +50,7 @@ class TiltedFeedback(Rule):
     """
 
     title = "Tilted feedback"
-    look = ("sky", (0, (5, 1)))
+    look = ("sky", "long dashes")
     lr = 0.03
     plausibility = Backprop.plausibility
     feedback_angle = Knob(0.0, between(0, 180), slider=(0.0, 120.0, "linear"), live=True)

@@ -18,7 +18,7 @@ class DirectFeedbackAlignment(Rule):
     """
 
     title = "Direct feedback alignment"
-    look: tuple = ("green", (0, (5, 1)))
+    look = ("green", "long dashes")
     lr = 0.1
     feedback_scale = Knob(1.0, at_least(0), slider=(0.1, 10.0, "log"))
     plausibility = {
@@ -82,7 +82,7 @@ class DirectRandomTargetProjection(DirectFeedbackAlignment):
     """
 
     title = "Direct random target projection"
-    look = ("orange", (0, (3, 1, 1, 1)))
+    look = ("orange", "dash dot")
     lr = 0.4
     plausibility = {
         **DirectFeedbackAlignment.plausibility,

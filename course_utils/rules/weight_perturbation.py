@@ -59,7 +59,7 @@ class WeightPerturbation(Rule):
     """
 
     title = "Weight perturbation"
-    look: tuple = ("red", (0, (3, 1, 1, 1)))
+    look = ("red", "dash dot")
     lr = 1e-3
     perturbation_std = Knob(1e-3, above(0), slider=(1e-10, 1.0, "log"), live=True)
     draws = Knob(1, whole(1), slider=(1, 64, "log"), live=True)
