@@ -99,6 +99,19 @@ class Knob:
         return value
 
 
+class KnobByLayer(Knob):
+    """A knob that is one number for all hidden layers, or a list of one for each; allowed: of each number."""
+
+    def __set__(self, rule, value):
+        if not isinstance(value, (list, tuple)):
+            return super().__set__(rule, value)
+        hidden = rule.net.depth - 1
+        if len(value) != hidden:
+            words = f"{self.words}, or a list of one for each hidden layer ({hidden})"
+            raise ValueError(f"{self.name} is {value!r}; it must be {words}")
+        rule.__dict__[self.name] = [self.check(v) for v in value]
+
+
 def at_least(low):
     return f"a number, {low:g} or larger", lambda value: is_number(value) and value >= low
 

@@ -1,11 +1,12 @@
-# Exported from lessons/17_bidirectional_predictive_coding.md. Edit the lesson, not this file.
+# Exported from lessons/17_bidirectional_predictive_coding/lesson.md. Edit the lesson, not this file.
 
 import torch
 import torch.nn.functional as F
 
+from course_utils.device import stream_seed
 from course_utils.network import MLP
-from course_utils.rule import Rule
-from course_utils.rules.predictive_coding import Checked, PredictiveCoding
+from course_utils.rule import Knob, Rule, above, at_least, whole
+from course_utils.rules.predictive_coding import PredictiveCoding
 
 
 class TwoStreams:
@@ -135,7 +136,7 @@ class OpenEnds:
 
     net: MLP  # these three the rule brings
     top_down: MLP
-    inference_steps: Checked
+    inference_steps: Knob
     settling: type[Settling] = Settling
 
     @torch.no_grad()
@@ -182,22 +183,18 @@ class BidirectionalPredictiveCoding(OpenEnds, Rule):
     """
 
     title = "Bidirectional predictive coding"
+    look = ("green", ":")
     lr = 0.001
-    knobs = PredictiveCoding.knobs | {"generative": (1e-5, 1.0, "log")}
-    live_knobs: tuple[str, ...] = tuple(knobs)
     plausibility = PredictiveCoding.plausibility | {"cost": "1 forward + T sweeps of two streams"}
-    inference_steps, inference_rate = PredictiveCoding.inference_steps, PredictiveCoding.inference_rate
-    state_noise = PredictiveCoding.state_noise
-    discriminative = Checked("a number, 0 or larger", lambda value: value >= 0)
-    generative = Checked("a number, 0 or larger", lambda value: value >= 0)
+    inference_steps = Knob(8, whole(0), slider=(1, 64, "log"), live=True)
+    inference_rate = Knob(0.05, above(0), slider=(0.01, 1.0, "log"), live=True)
+    state_noise = Knob(0.0, at_least(0), slider=(0.0, 0.5, "linear"), live=True)
+    discriminative = Knob(1.0, at_least(0))
+    generative = Knob(3e-3, at_least(0), slider=(1e-5, 1.0, "log"), live=True)
 
-    def __init__(
-        self, net, seed=0, inference_steps=8, inference_rate=0.05, state_noise=0.0, discriminative=1.0, generative=3e-3
-    ):
-        super().__init__(net, seed)
-        self.inference_steps, self.inference_rate, self.state_noise = inference_steps, inference_rate, state_noise
-        self.discriminative, self.generative, w = discriminative, generative, net.weights[0]
-        seed += 1_000_003  # no seed a network would have: V must know nothing of W
+    def __init__(self, net, seed=0, **knobs):
+        super().__init__(net, seed, **knobs)
+        seed, w = stream_seed("feedback", seed), net.weights[0]  # V knows nothing of W
         self.top_down = MLP(net.sizes[::-1], net.activation_name, "squared_error", seed, net.init, w.device).to(w.dtype)
 
     @torch.no_grad()
@@ -210,3 +207,7 @@ class BidirectionalPredictiveCoding(OpenEnds, Rule):
             self.add_grad(self.top_down.weights[-l - 1], g.T @ s.h[l + 1])  # (5)
             self.add_grad(self.top_down.biases[-l - 1], g.sum(0))
         return s.loss
+
+    def hidden_parameters(self):
+        down = [p for group in (self.top_down.weights, self.top_down.biases) for p in list(group)[1:]]
+        return [*super().hidden_parameters(), *down]  # V_L goes with the readout, between the same two layers

@@ -1,11 +1,12 @@
-# Exported from lessons/16_incremental_predictive_coding.md. Edit the lesson, not this file.
+# Exported from lessons/16_incremental_predictive_coding/lesson.md. Edit the lesson, not this file.
 
 import torch
 from torch import nn
 
-from course_utils.checks import is_number
-from course_utils.rule import FeedbackWeights
-from course_utils.rules.predictive_coding import Checked, PredictiveCoding, Settling
+from course_utils.rule import FeedbackWeights, Knob, above, whole
+from course_utils.rules.kolen_pollack import SHARE_LOST
+from course_utils.rules.predictive_coding import PredictiveCoding, Settling
+from course_utils.settings import KnobByLayer
 
 
 class SettlingWhileLearning(Settling):
@@ -16,7 +17,7 @@ class SettlingWhileLearning(Settling):
     @torch.no_grad()
     def compare(self):
         super().compare()
-        for error, precision in zip(self.e[1:-1], self.rule.precision, strict=True):
+        for error, precision in zip(self.e[1:-1], self.rule.precisions, strict=True):
             error.mul_(precision)  # (2)
 
     @torch.no_grad()
@@ -29,19 +30,8 @@ class SettlingWhileLearning(Settling):
     @torch.no_grad()
     def energy(self):
         """F with the precisions in it, averaged over the batch, a 0-d tensor."""
-        hidden = sum(e.pow(2).sum() / p for e, p in zip(self.e[1:-1], self.rule.precision, strict=True))
+        hidden = sum(e.pow(2).sum() / p for e, p in zip(self.e[1:-1], self.rule.precisions, strict=True))
         return hidden / 2 / len(self.y) + self.rule.output_weight * self.net.loss(self.output, self.y)  # (1)
-
-
-class CheckedByLayer(Checked):
-    """An attribute of one number for each hidden layer; a single number stands for all of them."""
-
-    def __set__(self, rule, value):
-        hidden = rule.net.depth - 1
-        values = list(value) if isinstance(value, (list, tuple)) else [value] * hidden
-        if len(values) != hidden or not all(is_number(v) and self.good(v) for v in values):
-            raise ValueError(f"{self.name} is {value!r}; it must be {self.words} ({hidden})")
-        rule.__dict__[f"_{self.name}"] = values
 
 
 class IncrementalPredictiveCoding(PredictiveCoding):
@@ -55,20 +45,18 @@ class IncrementalPredictiveCoding(PredictiveCoding):
     """
 
     title = "Incremental predictive coding"
+    look = ("orange", "--")
     lr = 0.01
-    knobs = PredictiveCoding.knobs | {"inference_steps": (1, 32, "log"), "wait": (1, 32, "log")}
-    live_knobs = tuple(knobs)
     plausibility = PredictiveCoding.plausibility | {"update_locking": "no"}
     settling = SettlingWhileLearning
-    inference_steps = Checked("a whole number, 1 or larger", lambda value: isinstance(value, int) and value >= 1)
-    wait = Checked("a whole number, 1 or larger", lambda value: isinstance(value, int) and value >= 1)
-    precision = CheckedByLayer("a number above 0, or a list of one for each hidden layer", lambda value: value > 0)
+    inference_steps = Knob(8, whole(1), slider=(1, 32, "log"), live=True)
+    wait = Knob(1, whole(1), slider=(1, 32, "log"), live=True)
+    precision = KnobByLayer(1.0, above(0))
 
-    def __init__(
-        self, net, seed=0, inference_steps=8, inference_rate=0.2, state_noise=0.0, output_weight=1.0, wait=1, precision=1.0
-    ):  # fmt: skip
-        super().__init__(net, seed, inference_steps, inference_rate, state_noise, output_weight)
-        self.wait, self.precision = wait, precision
+    @property
+    def precisions(self):
+        """Π of each hidden layer, a list."""
+        return self.precision if isinstance(self.precision, list) else [self.precision] * (self.net.depth - 1)
 
     @torch.no_grad()
     def backward(self, x, y):
@@ -115,28 +103,25 @@ class LearnedFeedbackPC(IncrementalPredictiveCoding):
     """
 
     title = "Incremental PC, learned feedback"
-    knobs = IncrementalPredictiveCoding.knobs | {"decay": (1e-6, 1e-2, "log")}
-    live_knobs = tuple(knobs)
+    look: tuple = ("red", (0, (5, 1)))
     plausibility = IncrementalPredictiveCoding.plausibility | {"weight_transport": "no"}
     settling = SettlingByFeedback
-    decay = Checked("the share lost in a move, at least 0 and below 1", lambda value: 0 <= value < 1)
+    decay = Knob(3e-4, SHARE_LOST, slider=(1e-6, 1e-2, "log"), live=True)
 
-    def __init__(
-        self, net, seed=0, inference_steps=8, inference_rate=0.2, state_noise=0.0, output_weight=1.0, wait=1,
-        precision=1.0, decay=3e-4,
-    ):  # fmt: skip
-        super().__init__(net, seed, inference_steps, inference_rate, state_noise, output_weight, wait, precision)
-        self.decay = decay
-        random = net.draw_weights(seed + 1_000_003)  # no seed a network would have: B must know nothing of W
-        self.feedback_weights = FeedbackWeights([None, *map(nn.Parameter, random[1:])])
+    def __init__(self, net, seed=0, **knobs):
+        super().__init__(net, seed, **knobs)
+        self.feedback_weights = FeedbackWeights([None, *map(nn.Parameter, net.random_feedback(seed)[1:])])
 
     def teach(self, s, l):
         super().teach(s, l)
         if l > 0:
-            self.feedback_weights[l].grad = self.net.weights[l].grad  # (5)
+            self.feedback_weights[l].grad = self.net.weights[l].grad  # (6)
 
     def move(self, optimizer):
         super().move(optimizer)
         for l in range(1, self.net.depth):
             for w in (self.net.weights[l], self.feedback_weights[l]):
-                w.mul_(1 - self.decay)  # (5)
+                w.mul_(1 - self.decay)  # (6)
+
+    def hidden_parameters(self):
+        return [*super().hidden_parameters(), *list(self.feedback_weights)[1:-1]]  # the last B goes with the readout

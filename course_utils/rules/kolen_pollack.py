@@ -1,10 +1,13 @@
-# Exported from lessons/09_kolen_pollack.md. Edit the lesson, not this file.
+# Exported from lessons/09_kolen_pollack/lesson.md. Edit the lesson, not this file.
 
 import torch
 from torch import nn
 
-from course_utils.rule import FeedbackWeights, Rule
+from course_utils.checks import is_number
+from course_utils.rule import FeedbackWeights, Knob, Rule
 from course_utils.rules.feedback_alignment import FeedbackAlignment
+
+SHARE_LOST = "the share lost in a step, at least 0 and below 1", lambda value: is_number(value) and 0 <= value < 1
 
 
 class KolenPollack(Rule):
@@ -18,26 +21,14 @@ class KolenPollack(Rule):
     """
 
     title = "Kolen–Pollack"
+    look = ("red", "-.")
     lr = 0.2
-    knobs = {"decay": (1e-6, 1e-2, "log")}
-    live_knobs = ("decay",)
     plausibility = FeedbackAlignment.plausibility | {"non_local": "no"}
+    decay = Knob(5e-4, SHARE_LOST, slider=(1e-6, 1e-2, "log"), live=True)
 
-    def __init__(self, net, seed=0, decay=5e-4):
-        super().__init__(net, seed)
-        self.decay = decay
-        random = net.draw_weights(seed + 1_000_003)  # no seed a network would have: B must know nothing of W
-        self.feedback_weights = FeedbackWeights([None, *map(nn.Parameter, random[1:])])
-
-    @property
-    def decay(self):
-        return self._decay
-
-    @decay.setter
-    def decay(self, value):
-        if not 0 <= value < 1:
-            raise ValueError(f"decay is {value}; it is the share lost in a step and must be at least 0 and below 1")
-        self._decay = value
+    def __init__(self, net, seed=0, **knobs):
+        super().__init__(net, seed, **knobs)
+        self.feedback_weights = FeedbackWeights([None, *map(nn.Parameter, net.random_feedback(seed)[1:])])
 
     @torch.no_grad()
     def backward(self, x, y):
@@ -59,3 +50,6 @@ class KolenPollack(Rule):
                 for w in (self.net.weights[l], self.feedback_weights[l]):
                     w.mul_(1 - self.decay)  # (3)
         return loss
+
+    def hidden_parameters(self):
+        return [*super().hidden_parameters(), *list(self.feedback_weights)[1:-1]]  # the last B goes with the readout

@@ -1,9 +1,8 @@
-# Exported from lessons/15_predictive_coding.md. Edit the lesson, not this file.
+# Exported from lessons/15_predictive_coding/lesson.md. Edit the lesson, not this file.
 
 import torch
 
-from course_utils.checks import is_number
-from course_utils.rule import Rule
+from course_utils.rule import Knob, Rule, above, at_least, whole
 from course_utils.rules.backpropagation import Backprop
 
 
@@ -62,24 +61,6 @@ class Settling:
         return hidden + self.rule.output_weight * self.net.loss(self.output, self.y)  # (3)
 
 
-class Checked:
-    """An attribute that refuses what is out of range: Checked("a number above 0", lambda value: value > 0)."""
-
-    def __init__(self, words, good):
-        self.words, self.good = words, good
-
-    def __set_name__(self, owner, name):
-        self.name = name
-
-    def __get__(self, rule, owner=None):
-        return self if rule is None else rule.__dict__[f"_{self.name}"]
-
-    def __set__(self, rule, value):
-        if not is_number(value) or not self.good(value):
-            raise ValueError(f"{self.name} is {value!r}; it must be {self.words}")
-        rule.__dict__[f"_{self.name}"] = value
-
-
 class PredictiveCoding(Rule):
     """Predictive coding: the neurons settle so that an energy falls, then each synapse lowers what is left of it.
 
@@ -91,27 +72,17 @@ class PredictiveCoding(Rule):
     """
 
     title = "Predictive coding"
+    look = ("blue", "-.")
     lr = 0.2
-    knobs = {
-        "inference_steps": (1, 64, "log"),
-        "inference_rate": (0.01, 1.0, "log"),
-        "state_noise": (0.0, 0.5, "linear"),
-    }
-    live_knobs: tuple[str, ...] = tuple(knobs)
     plausibility = Backprop.plausibility | {
         "weight_transport": "yes, to settle", "update_locking": "partly", "non_local": "no", "separate_phases": "partly",
         "global_error": "nothing", "cost": "1 forward + T sweeps",
     }  # fmt: skip
     settling = Settling
-    inference_steps = Checked("a whole number, 0 or larger", lambda value: isinstance(value, int) and value >= 0)
-    inference_rate = Checked("a number above 0", lambda value: value > 0)
-    state_noise = Checked("a number, 0 or larger", lambda value: value >= 0)
-    output_weight = Checked("a number above 0", lambda value: value > 0)
-
-    def __init__(self, net, seed=0, inference_steps=12, inference_rate=0.2, state_noise=0.0, output_weight=1.0):
-        super().__init__(net, seed)
-        self.inference_steps, self.inference_rate = inference_steps, inference_rate
-        self.state_noise, self.output_weight = state_noise, output_weight
+    inference_steps = Knob(12, whole(0), slider=(1, 64, "log"), live=True)
+    inference_rate = Knob(0.2, above(0), slider=(0.01, 1.0, "log"), live=True)
+    state_noise = Knob(0.0, at_least(0), slider=(0.0, 0.5, "linear"), live=True)
+    output_weight = Knob(1.0, above(0))
 
     @torch.no_grad()
     def backward(self, x, y):
@@ -151,9 +122,12 @@ class FixedPrediction(PredictiveCoding):
     """Predictive coding whose predictions are held at the feed-forward pass while the errors settle.
 
     Source: Millidge, Tschantz and Buckley 2020, arXiv:2006.04182; Rosenbaum 2022, arXiv:2106.13082. Arguments as there.
+    Each neuron has to keep the activity and slope of the feed-forward pass while its error settles: the card says so.
     """
 
     title = "Fixed-prediction PC"
+    look = ("blue", ":")
+    plausibility = PredictiveCoding.plausibility | {"non_local": "partly", "separate_phases": "yes"}
     settling = SettlingAroundForward
 
 
@@ -161,14 +135,19 @@ class ZIL(PredictiveCoding):
     """Zero-divergence inference learning: γ = 1, and each layer learns at the one sweep at which its error arrives.
 
     Source: Song, Lukasiewicz, Xu and Bogacz 2020, Can the brain do backpropagation? (NeurIPS 33).
+    A clock has to tell each layer when to learn, so its card is not that of `PredictiveCoding`. It has no knobs.
     """
 
     title = "Z-IL"
-    knobs: dict[str, tuple[float, float, str]] = {}
-    live_knobs: tuple[str, ...] = ()
+    look = ("sky", "-")
+    plausibility = PredictiveCoding.plausibility | {
+        "update_locking": "yes", "separate_phases": "yes", "cost": "1 forward + L − 1 sweeps",
+    }  # fmt: skip
+    inference_rate, state_noise, output_weight = 1.0, 0.0, 1.0
 
-    def __init__(self, net, seed=0):
-        super().__init__(net, seed, inference_steps=net.depth - 1, inference_rate=1.0)
+    @property
+    def inference_steps(self):
+        return self.net.depth - 1
 
     @torch.no_grad()
     def backward(self, x, y):

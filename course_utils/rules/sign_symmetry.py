@@ -1,29 +1,31 @@
-# Exported from lessons/08_sign_symmetry.md. Edit the lesson, not this file.
+# Exported from lessons/08_sign_symmetry/lesson.md. Edit the lesson, not this file.
 
 import math
 
 import torch
 
-from course_utils.checks import check_name
-from course_utils.rule import FeedbackWeights, Rule
+from course_utils.device import stream
+from course_utils.rule import FeedbackWeights, Knob, Rule, between, one_of
 from course_utils.rules.feedback_alignment import FeedbackAlignment
 
 MAGNITUDES = ("uniform", "fixed_magnitude", "batch_magnitude")
 
+
 def first_buffers(net, seed, magnitude):
     """Magnitudes and thresholds of a rule that begins: two lists like net.weights, with [0] None."""
-    drawn = net.draw_weights(seed + 1_000_003)[1:]  # no seed a network would have: B knows nothing of W's sizes
-    generator = torch.Generator().manual_seed(seed + 1_000_003)
+    drawn, generator = net.random_feedback(seed)[1:], stream("feedback", seed)
     thresholds = [torch.rand(b.shape, generator=generator).to(b) for b in drawn]
     if magnitude != "fixed_magnitude":
         gain = 2.0 if net.activation_name == "relu" else 1.0
         drawn = [torch.full_like(b, math.sqrt(gain / b.shape[1])) for b in drawn]  # s: W's first standard deviation
     return [None, *(b.abs() for b in drawn)], [None, *thresholds]
 
+
 def unit_magnitudes(w, init, generator):
     """|ξ| of w's shape, ξ of variance 1 from the distribution that W began with, "gaussian" or "uniform"."""
     like = {"generator": generator, "device": w.device, "dtype": w.dtype}
     return math.sqrt(3) * torch.rand(w.shape, **like) if init == "uniform" else torch.randn(w.shape, **like).abs()
+
 
 class SignSymmetry(Rule):
     """Sign symmetry: the error goes back through weights that share nothing with W but the sign, one bit each.
@@ -39,26 +41,15 @@ class SignSymmetry(Rule):
     """
 
     title = "Sign symmetry"
+    look = ("sky", "--")
     lr = 0.2
-    knobs = {"flipped": (0.0, 1.0, "linear")}
-    live_knobs = ("flipped",)
     plausibility = FeedbackAlignment.plausibility | {"weight_transport": "1 bit a weight"}
+    magnitude = Knob("uniform", one_of(*MAGNITUDES))
+    flipped = Knob(0.0, between(0, 1), slider=(0.0, 1.0, "linear"), live=True)
 
-    def __init__(self, net, seed=0, magnitude="uniform", flipped=0.0):
-        super().__init__(net, seed)
-        check_name("magnitude", magnitude, MAGNITUDES)
-        self.magnitude, self.flipped = magnitude, flipped
-        self.magnitudes, self.thresholds = map(FeedbackWeights, first_buffers(net, seed, magnitude))
-
-    @property
-    def flipped(self):
-        return self._flipped
-
-    @flipped.setter
-    def flipped(self, value):
-        if not 0 <= value <= 1:
-            raise ValueError(f"flipped is {value}; it is the share of signs that arrive wrong, from 0 to 1")
-        self._flipped = value
+    def __init__(self, net, seed=0, **knobs):
+        super().__init__(net, seed, **knobs)
+        self.magnitudes, self.thresholds = map(FeedbackWeights, first_buffers(net, seed, self.magnitude))
 
     @torch.no_grad()
     def draw_feedback(self, generator):

@@ -1,8 +1,12 @@
-# Exported from lessons/10_weight_mirror.md. Edit the lesson, not this file.
+# Exported from lessons/10_weight_mirror/lesson.md. Edit the lesson, not this file.
 
 import torch
 
+from course_utils.checks import is_number
+from course_utils.rule import Knob, whole
 from course_utils.rules.feedback_alignment import FeedbackAlignment
+
+SHARE_REPLACED = "the share of B replaced in a mirror step, above 0, at most 1", lambda v: is_number(v) and 0 < v <= 1
 
 
 class WeightMirror(FeedbackAlignment):
@@ -16,36 +20,13 @@ class WeightMirror(FeedbackAlignment):
     """
 
     title = "Weight mirror"
+    look: tuple = ("purple", (0, (3, 1, 1, 1)))
     lr = 0.2
-    knobs = {"decay": (1e-3, 1.0, "log"), "mirror_steps": (0, 8, "linear")}
-    live_knobs = ("decay", "mirror_steps")
     plausibility = FeedbackAlignment.plausibility | {"non_local": "no", "cost": "1 forward + 1 backward + mirror"}
-
-    def __init__(self, net, seed=0, decay=0.02, mirror_steps=1, examples=128):
-        super().__init__(net, seed)
-        if not isinstance(examples, int) or examples < 1:
-            raise ValueError(f"examples is {examples!r}; it must be a whole number, 1 or larger")
-        self.decay, self.mirror_steps, self.examples = decay, mirror_steps, examples
-
-    @property
-    def decay(self):
-        return self._decay
-
-    @decay.setter
-    def decay(self, value):
-        if not 0 < value <= 1:
-            raise ValueError(f"decay is {value}; it is the share of B replaced in a mirror step: above 0, at most 1")
-        self._decay = value
-
-    @property
-    def mirror_steps(self):
-        return self._mirror_steps
-
-    @mirror_steps.setter
-    def mirror_steps(self, value):
-        if not isinstance(value, int) or value < 0:
-            raise ValueError(f"mirror_steps is {value!r}; it must be a whole number, 0 (never) or larger")
-        self._mirror_steps = value
+    feedback_scale = 1.0  # no knob here: B gets its length from W
+    decay = Knob(0.02, SHARE_REPLACED, slider=(1e-3, 1.0, "log"), live=True)
+    mirror_steps = Knob(1, whole(0), slider=(0, 8, "linear"), live=True)
+    examples = Knob(128, whole(1))
 
     @torch.no_grad()
     def mirror(self):
