@@ -157,7 +157,7 @@ class Settings:
 
         for name in ("lr", "input_noise", "activity_noise", "schedule"):
             value = getattr(self, name)
-            if value is not None and not (name == "schedule" and isinstance(value, str)):
+            if not (name == "lr" and value is None or name == "schedule" and isinstance(value, str)):
                 set_to(name, Schedule.of(value, name))
                 if any(v < 0 for _, v in getattr(self, name).steps):
                     raise ValueError(f"{name} is {value!r}; it must be a finite number, 0 or larger")

@@ -1,21 +1,14 @@
 """The base class, feedback weights and the frozen control."""
 
+import numpy as np
 import pytest
 import torch
 from helpers import AutogradRule, batch, clusters, grads, largest_difference, small_net, snapshot
 
 import course_utils as cu
-from course_utils.rule import CRITERIA, FeedbackWeights, FrozenHidden, Rule
+from course_utils.rule import Around, FeedbackWeights, FrozenHidden, Knob, Rule, above, at_least, between, one_of, whole
 from course_utils.rules import Backprop, FeedbackAlignment
 
-ALL_RULES = list(cu.rules.ALL.values())
-
-
-def test_every_exported_rule_is_listed_under_its_name():
-    assert {"Backprop", "FeedbackAlignment"} <= set(cu.rules.ALL)
-    for name, rule_class in cu.rules.ALL.items():
-        assert rule_class.__name__ == name and issubclass(rule_class, Rule) and getattr(cu.rules, name) is rule_class
-        assert rule_class.title != Rule.title and rule_class.lr > 0
 
 
 def test_base_class_says_what_to_override():
@@ -74,78 +67,6 @@ def test_add_grad_refuses_other_shapes(shape):
     net = small_net()
     with pytest.raises(ValueError, match="gradient has shape .*its parameter"):
         Rule(net).add_grad(net.weights[0], torch.zeros(shape, dtype=torch.float64))
-
-
-@pytest.mark.parametrize("rule_class", ALL_RULES)
-def test_backward_changes_nothing_but_grad(rule_class):
-    net = small_net()
-    rule, (x, y) = rule_class(net, seed=3), batch(net)
-    before, data = snapshot(rule), (x.clone(), y.clone())
-    loss = rule.backward(x, y)
-    after = snapshot(rule)
-    if rule_class in (Backprop, FeedbackAlignment):
-        assert before["generator"] == after["generator"]
-    for changed in ("grad", "generator"):  # a rule may use its own generator
-        before.pop(changed), after.pop(changed)
-    assert before == after
-    assert torch.equal(x, data[0]) and torch.equal(y, data[1])
-    assert loss.shape == () and not loss.requires_grad
-    assert all(not p.grad.requires_grad for p in net.parameters() if p.grad is not None)
-
-
-@pytest.mark.parametrize("rule_class", ALL_RULES)
-def test_backward_works_for_one_example_and_one_layer(rule_class):
-    for sizes in ((7, 3), (7, 6, 3)):
-        net = small_net(sizes)
-        assert all(torch.isfinite(g).all() for g in grads(rule_class(net), *batch(net, n=1)))
-
-
-@pytest.mark.parametrize("rule_class", ALL_RULES)
-@pytest.mark.parametrize("what", ["width", "nan", "empty", "labels", "length"])
-def test_backward_refuses_bad_input_and_fills_nothing(rule_class, what):
-    net = small_net()
-    rule, (x, y) = rule_class(net), batch(net)
-    bad = {
-        "width": (x[:, :-1].contiguous(), y),
-        "nan": (x * float("nan"), y),
-        "empty": (x[:0], y[:0]),
-        "labels": (x, y + 3),
-        "length": (x, y[:-1]),
-    }[what]
-    with pytest.raises(ValueError, match=r"^[xy] "):
-        rule.backward(*bad)
-    assert all(p.grad is None for p in rule.parameters())
-
-
-def trained(rule_class, seed, **settings):
-    rule = rule_class(small_net((12, 11, 9, 4), seed=seed, dtype=torch.float32), seed=seed)
-    settings = {"epochs": 1, "lr": 0.01, "batch_size": 16, "seed": seed, **settings}
-    cu.train(rule, clusters(), progress=False, **settings)
-    return rule
-
-
-@pytest.mark.parametrize("rule_class", ALL_RULES)
-def test_every_rule_trains_alike_from_one_seed_and_otherwise_from_another(rule_class):
-    one, again, other = (trained(rule_class, seed).state_dict() for seed in (0, 0, 1))
-    assert all(torch.equal(one[name], again[name]) for name in one)
-    assert not torch.equal(one["net.weights.0"], other["net.weights.0"])
-
-
-@pytest.mark.parametrize("rule_class", ALL_RULES)
-def test_probing_leaves_no_trace_in_any_rule(rule_class):
-    plain, probed = (trained(rule_class, 0, probe_every=every).state_dict() for every in (0, 48))
-    assert all(torch.equal(plain[name], probed[name]) for name in plain)
-
-
-@pytest.mark.parametrize("rule_class", ALL_RULES)
-def test_the_state_of_every_rule_travels(rule_class):
-    """All a rule has learned or drawn at its beginning is in its state_dict, its generator aside."""
-    source, fresh = trained(rule_class, 0), rule_class(small_net((12, 11, 9, 4), seed=5, dtype=torch.float32), seed=5)
-    fresh.load_state_dict(source.state_dict())
-    fresh.generator.set_state(source.generator.get_state())
-    data = clusters()
-    assert largest_difference(*(grads(r, data.x_train[:7], data.y_train[:7]) for r in (source, fresh))) == 0
-    assert torch.equal(fresh.predict(data.x_test), source.predict(data.x_test))
 
 
 def test_step_takes_the_optimiser_step_and_returns_the_loss_before_it():
@@ -215,28 +136,6 @@ def test_feedback_travels_in_state_dict_and_each_parameter_counts_once():
     assert largest_difference(grads(other, x, y), grads(rule, x, y)) == 0
 
 
-@pytest.mark.parametrize("rule_class", ALL_RULES)
-def test_frozen_hidden_teaches_the_readout_alone_and_as_the_rule_does(rule_class):
-    net = small_net()
-    x, y = batch(net)
-    alone = rule_class(net, seed=1).double()
-    if hasattr(alone, "perturb_hidden"):  # such a rule draws no noise for layers that do not learn
-        alone.perturb_hidden = False
-    whole, again = grads(alone, x, y), grads(alone, x, y)
-    control = FrozenHidden(rule_class(net, seed=1).double())
-    frozen = grads(control, x, y)
-    assert [g is None for g in frozen] == [True, True, False, True, True, False]  # weights, then biases
-    assert torch.equal(frozen[2], whole[2]) and torch.equal(frozen[5], whole[5])
-    net.weights[0].grad = torch.ones_like(net.weights[0])
-    control.backward(x, y)
-    assert (net.weights[0].grad == 1).all() and net.weights[1].grad is None
-    assert torch.allclose(net.weights[2].grad, frozen[2] + again[2], rtol=1e-14, atol=0)
-    with pytest.raises(ValueError):
-        control.backward(x[:, :-1], y)
-    assert (net.weights[0].grad == 1).all()
-    assert len(list(control.parameters())) == len({id(p) for p in control.parameters()})
-
-
 def test_frozen_hidden_weights_do_not_move_in_training():
     net = small_net((12, 9, 8, 4), dtype=torch.float32)
     before = [p.detach().clone() for p in net.parameters()]
@@ -262,7 +161,147 @@ def test_a_rule_of_your_own_trains(optimizer):
     assert history.status == "done" and cu.evaluate(rule, data.x_test, data.y_test) > 0.95
 
 
-def test_every_rule_fills_in_the_whole_plausibility_card():
-    for name, rule_class in cu.rules.ALL.items():
-        assert tuple(rule_class.plausibility) == CRITERIA, name
-        assert rule_class.title != Rule.title and rule_class.__doc__, name
+# ------------------------------------------------------------------ knobs
+
+
+class Knobby(AutogradRule):
+    title = "Knobby"
+    gain = Knob(1.0, above(0), slider=(0.1, 10, "log"), live=True)
+    tries = Knob(2, whole(1))
+    mode = Knob("slow", one_of("slow", "fast"))
+    share = Knob(0.5, between(0, 1), live=True)
+
+
+def test_a_knob_has_its_default_or_what_the_constructor_is_told():
+    plain, told = Knobby(small_net()), Knobby(small_net(), gain=np.float32(0.5), tries=np.int64(3), mode="fast")
+    assert (plain.gain, plain.tries, plain.mode, plain.share) == (1.0, 2, "slow", 0.5)
+    assert (told.gain, told.tries, told.mode) == (0.5, 3, "fast") and type(told.tries) is int
+    plain.gain = 3
+    assert plain.gain == 3 and told.gain == 0.5 and Knobby.gain.default == 1.0
+    assert list(Knobby.knobs) == ["gain", "tries", "mode", "share"] and Knobby.live_knobs == ("gain", "share")
+
+
+@pytest.mark.parametrize(
+    "name, bad, words",
+    [
+        ("gain", 0, "gain is 0; it must be a number above 0"),
+        ("gain", "much", "gain is 'much'; it must be a number above 0"),
+        ("gain", True, "gain is True"),
+        ("tries", 2.5, "tries is 2.5; it must be a whole number, 1 or larger"),
+        ("tries", 0, "tries is 0"),
+        ("mode", "quick", "mode is 'quick'; it must be one of: 'slow', 'fast'"),
+        ("share", 1.01, "share is 1.01; it must be a number from 0 to 1"),
+    ],
+)
+def test_a_knob_refuses_what_is_not_allowed_by_name(name, bad, words):
+    with pytest.raises(ValueError, match=words):
+        Knobby(small_net(), **{name: bad})
+    rule = Knobby(small_net())
+    with pytest.raises(ValueError, match=words):
+        setattr(rule, name, bad)
+    assert getattr(rule, name) == Knobby.knobs[name].default
+
+
+def test_a_subclass_may_add_change_and_drop_knobs_and_keep_an_ordinary_init():
+    class Less(Knobby):
+        mode = "fast"
+        gain = Knob(2.0, at_least(0))
+        extra = Knob(0.0, at_least(0))
+
+        def __init__(self, net, seed=0, **knobs):
+            super().__init__(net, seed, **knobs)
+            self.register_buffer("trace", self.extra * net.weights[0].detach())
+
+    rule = Less(small_net(), extra=2.0)
+    assert set(Less.knobs) == {"tries", "share", "gain", "extra"} and Less.live_knobs == ("share",)
+    assert rule.mode == "fast" and rule.gain == 2.0 and "trace" in rule.state_dict()
+    with pytest.raises(TypeError, match="Less has no knob mode; its knobs are: "):
+        Less(small_net(), mode="slow")
+
+
+@pytest.mark.parametrize("slider", [(2.0, 3.0, "log"), (0.0, 2.0, "log"), (1.0, 1.0, "linear"), (0.0, 2.0, "cubic")])
+def test_a_slider_without_room_for_the_default_is_refused(slider):
+    with pytest.raises(ValueError, match="slider is"):
+        Knob(1.0, at_least(0), slider=slider)
+
+
+def test_a_default_that_is_not_allowed_is_refused():
+    with pytest.raises(ValueError, match="knob is -1"):
+        Knob(-1, at_least(0))
+
+
+def test_knobs_as_a_dictionary_of_ranges_are_refused_with_the_way_to_write_them():
+    with pytest.raises(ValueError, match="declare each in the class"):
+        type("Old", (AutogradRule,), {"knobs": {"gain": (0.0, 1.0, "linear")}})
+
+
+@pytest.mark.parametrize("card, words", [({"weight_transport": "perhaps"}, "write one of: no"), ({"speed": "no"}, "the columns")])
+def test_a_card_in_other_words_is_refused_when_the_class_is_made(card, words):
+    with pytest.raises(ValueError, match=words):
+        type("Odd", (AutogradRule,), {"plausibility": card})
+
+
+# ------------------------------------------------------------------ wrappers
+
+
+class Loud(Around):
+    """Says when it steps."""
+
+    steps = 0
+
+    def step(self, x, y, optimizer):
+        self.steps += 1
+        return super().step(x, y, optimizer)
+
+
+def test_a_wrapper_hands_over_all_it_does_not_change():
+    inner = Knobby(small_net((12, 9, 4), dtype=torch.float32), seed=3, tries=4)
+    inner.register_buffer("memory", torch.ones(2))
+    around = Loud(FrozenHidden(Loud(inner)))
+    assert around.generator is inner.generator and around.seed == 3 and around.tries == 4
+    assert around.memory is inner.memory and around.knobs is inner.knobs and around.live_knobs == ("gain", "share")
+    assert around.lr == inner.lr and around.plausibility == inner.plausibility
+    around.gain = 0.25
+    assert inner.gain == 0.25
+    with pytest.raises(ValueError, match="share is 7"):
+        around.share = 7
+    with pytest.raises(AttributeError, match="nothing"):
+        around.nothing
+    history = cu.train(around, clusters(), epochs=1, batch_size=16, lr=0.05, knobs={"gain": [(0, 0.5), (64, 2.0)]}, progress=False)
+    assert inner.gain == 2.0 and around.steps == history.steps == around.rule.rule.steps
+    x, y = clusters().x_train[:5], clusters().y_train[:5]
+    assert cu.metrics.gradient_statistics(around, x, y, draws=20).variance.iloc[-1] < 1e-9
+
+
+def test_the_control_of_a_rule_with_parameters_of_its_own_asks_which_are_hidden():
+    class Larger(AutogradRule):
+        def __init__(self, net, seed=0):
+            super().__init__(net, seed)
+            self.own = torch.nn.Parameter(torch.ones(2))
+
+    with pytest.raises(ValueError, match="hidden_parameters"):
+        FrozenHidden(Larger(small_net()))
+
+    class Says(Larger):
+        def hidden_parameters(self):
+            return [*super().hidden_parameters(), self.own]
+
+    control = FrozenHidden(Says(small_net()))
+    assert any(p is control.rule.own for p in control.hidden_parameters())
+
+
+def test_layers_may_ask_for_rates_of_their_own():
+    class TwoRates(AutogradRule):
+        def parameter_groups(self, lr):
+            return [{"params": list(self.net.weights), "lr": lr}, {"params": list(self.net.biases), "lr": 3 * lr}]
+
+    seen = []
+
+    class Watched(TwoRates):
+        def step(self, x, y, optimizer):
+            seen.append([group["lr"] for group in optimizer.param_groups])
+            return super().step(x, y, optimizer)
+
+    rule = Watched(small_net((12, 9, 4), dtype=torch.float32))
+    cu.train(rule, clusters(), epochs=1, batch_size=16, lr=[(0, 0.1), (64, 0.02)], schedule="constant", progress=False)
+    assert seen[0] == pytest.approx([0.1, 0.3]) and seen[-1] == pytest.approx([0.02, 0.06])
