@@ -7,6 +7,7 @@ import platform
 import subprocess
 from pathlib import Path
 
+import pandas as pd
 import torch
 
 from course_utils import rules
@@ -15,24 +16,65 @@ from course_utils.network import MLP
 from course_utils.rule import FrozenHidden
 from course_utils.training import evaluate, train
 
-RESULTS = Path(__file__).parent.parent / "results"
-SCHEMA = [
-    "rule",
-    "dataset",
-    "sizes",
-    "seed",
-    "lr",
-    "noise",
-    "epoch",
-    "samples",
-    "seconds",
-    "val_accuracy",
-    "test_accuracy",
-    "device",
-    "versions",
-    "commit",
-    "measured",
-]
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "results"
+FACTS = ["device", "versions", "commit", "measured"]  # about the machine: once a file, not in every row
+SCHEMA = ["rule", "dataset", "sizes", "seed", "lr", "noise", "epoch", "samples", "seconds", "val_accuracy"]
+SCHEMA += ["test_accuracy", *FACTS]
+DIGITS = {"seconds": 2, "epoch": 4, "val_accuracy": 6, "test_accuracy": 6}
+
+
+def stored_results(number):
+    """The stored runs of lesson `number` (an int or "06"), in the schema above; FileNotFoundError says how to
+    make them."""
+    return read_tables(number, "runs")[SCHEMA]
+
+
+def stored_rates(number):
+    """The runs among which the learning rates of lesson `number` were chosen, on validation; in the same schema."""
+    return read_tables(number, "rates")[SCHEMA]
+
+
+def read_tables(number, kind):
+    """All tables of one kind, "runs" or "rates": the study's blocks in their order, rules in the registry's."""
+    number = f"{int(number):02d}"
+    if not (ROOT / "lessons").is_dir():
+        raise FileNotFoundError(
+            f"the {kind} of lesson {number} are in the course's repository, not in the installed package: "
+            "clone it, and install it from there with `pip install -e .`"
+        )
+    order = {name: place for place, name in enumerate(rules.ALL)}
+    paths = (ROOT / "lessons").glob(f"{number}_*/made/{kind}/*.csv")
+    tables = [
+        read_table(path) for path in sorted(paths, key=lambda path: (order.get(path.stem, len(order)), path.stem))
+    ]
+    if not tables:
+        raise FileNotFoundError(f"lesson {number} has no stored {kind}: make them with `make results N={number}`")
+    return pd.concat(tables, ignore_index=True).sort_values("block", kind="stable", ignore_index=True)
+
+
+def read_table(path):
+    """The table of one file, with the facts on its top in every row again."""
+    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    facts = dict(line.removeprefix("# ").split(": ", 1) for line in lines if line.startswith("# "))
+    return pd.read_csv(path, skiprows=len(facts)).assign(**facts)
+
+
+def write_table(table, path):
+    """One file of runs, written whole or not at all; rows of several days or machines name all of them on top."""
+    facts = [f"# {fact}: {' and '.join(sorted(set(table[fact])))}\n" for fact in FACTS]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}")
+    temporary.write_text("".join(facts) + table.drop(columns=FACTS).round(DIGITS).to_csv(index=False), encoding="utf-8")
+    temporary.replace(path)
+
+
+def class_name(rule):
+    """The class that a rule's name speaks of: "Pepita" of "FrozenHidden(Pepita(dropout=0))"."""
+    node = ast.parse(rule, mode="eval").body
+    while isinstance(node, ast.Call):
+        node = node.args[0] if node.args else node.func
+    return ast.unparse(node)
 
 
 def make_rule(name, sizes, seed, knobs=None, **network):
@@ -107,7 +149,7 @@ def provenance(device):
 def _commit():
     try:
         shown = subprocess.run(
-            ["git", "describe", "--always", "--dirty"], cwd=RESULTS.parent, capture_output=True, text=True, check=True
+            ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=True
         )
         return shown.stdout.strip()
     except (OSError, subprocess.CalledProcessError):

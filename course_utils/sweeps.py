@@ -26,15 +26,6 @@ from course_utils.device import current_device, use_device
 from course_utils.rule import Rule
 
 
-def stored_results(number):
-    """The stored table of lesson `number` (an int or "06"), in the schema above; FileNotFoundError says how to
-    make it."""
-    path = RESULTS / f"{int(number):02d}.csv"
-    if not path.exists():
-        raise FileNotFoundError(f"{path.name} is not there: make it with `make results N={int(number):02d}`")
-    return pd.read_csv(path)
-
-
 def best_lr(table):
     """{rule: the lr whose run ended with the best validation accuracy}, of a frame with several lr a rule."""
     last = table.groupby(["rule", "lr"]).tail(1)
