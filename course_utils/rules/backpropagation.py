@@ -1,4 +1,4 @@
-# Exported from lessons/01_backpropagation.md. Edit the lesson, not this file.
+# Exported from lessons/01_backpropagation/lesson.md. Edit the lesson, not this file.
 
 import math
 

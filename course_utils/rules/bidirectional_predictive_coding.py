@@ -1,4 +1,4 @@
-# Exported from lessons/17_bidirectional_predictive_coding.md. Edit the lesson, not this file.
+# Exported from lessons/17_bidirectional_predictive_coding/lesson.md. Edit the lesson, not this file.
 
 import torch
 import torch.nn.functional as F

@@ -1,4 +1,4 @@
-# Exported from lessons/06_feedback_alignment.md. Edit the lesson, not this file.
+# Exported from lessons/06_feedback_alignment/lesson.md. Edit the lesson, not this file.
 
 import torch
 

@@ -1,4 +1,4 @@
-# Exported from lessons/21_forward_forward.md. Edit the lesson, not this file.
+# Exported from lessons/21_forward_forward/lesson.md. Edit the lesson, not this file.
 
 import torch
 import torch.nn.functional as F

@@ -1,4 +1,4 @@
-# Exported from lessons/30_hybrids.md. Edit the lesson, not this file.
+# Exported from lessons/30_hybrids/lesson.md. Edit the lesson, not this file.
 
 from typing import Any
 

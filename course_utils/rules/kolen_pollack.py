@@ -1,4 +1,4 @@
-# Exported from lessons/09_kolen_pollack.md. Edit the lesson, not this file.
+# Exported from lessons/09_kolen_pollack/lesson.md. Edit the lesson, not this file.
 
 import torch
 from torch import nn

@@ -1,4 +1,4 @@
-# Exported from lessons/04_node_perturbation.md. Edit the lesson, not this file.
+# Exported from lessons/04_node_perturbation/lesson.md. Edit the lesson, not this file.
 
 import torch
 import torch.nn.functional as F

@@ -1,4 +1,4 @@
-# Exported from lessons/22_pepita.md. Edit the lesson, not this file.
+# Exported from lessons/22_pepita/lesson.md. Edit the lesson, not this file.
 
 import math
 

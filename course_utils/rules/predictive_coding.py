@@ -1,4 +1,4 @@
-# Exported from lessons/15_predictive_coding.md. Edit the lesson, not this file.
+# Exported from lessons/15_predictive_coding/lesson.md. Edit the lesson, not this file.
 
 import torch
 

@@ -1,4 +1,4 @@
-# Exported from lessons/08_sign_symmetry.md. Edit the lesson, not this file.
+# Exported from lessons/08_sign_symmetry/lesson.md. Edit the lesson, not this file.
 
 import math
 

@@ -1,4 +1,4 @@
-# Exported from lessons/10_weight_mirror.md. Edit the lesson, not this file.
+# Exported from lessons/10_weight_mirror/lesson.md. Edit the lesson, not this file.
 
 import torch
 

@@ -1,4 +1,4 @@
-# Exported from lessons/03_weight_perturbation.md. Edit the lesson, not this file.
+# Exported from lessons/03_weight_perturbation/lesson.md. Edit the lesson, not this file.
 
 import math
 import warnings
