@@ -17,8 +17,7 @@ from course_utils.network import MLP
 from course_utils.playground import playground
 from course_utils.report import environment
 from course_utils.rule import FrozenHidden, Rule
-from course_utils.runs import stored_rates, stored_results
-from course_utils.sweeps import sweep
+from course_utils.sweeps import stored_rates, stored_results, sweep
 from course_utils.training import evaluate, train
 
 __all__ = [

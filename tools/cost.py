@@ -1,7 +1,7 @@
 """What does a lesson cost? Seconds and peak memory of each notebook, run from top to bottom in a fresh kernel.
 
-    python tools/lessons_cost.py           all lessons: prints a table, writes results/lessons.csv
-    python tools/lessons_cost.py 06 02     these lessons; the other rows stay
+    python -m tools.cost           all lessons: prints a table, writes each lesson's made/cost.yaml
+    python -m tools.cost 06 02     these lessons
 
 Memory is that of the kernel and whatever it starts. "private" belongs to them alone and cannot be taken away: what
 Binder's limit of 2,000 MB is about. "resident" adds the pages of shared libraries, which a system short of memory
@@ -17,13 +17,27 @@ import nbformat
 import pandas as pd
 import psutil
 import torch
+import yaml
 from nbclient import NotebookClient
 
-from course_utils.runs import RESULTS, provenance
 from course_utils.data import load_dataset
+from course_utils.runs import provenance
+from tools.lessons import Lesson, chosen, read
 
-NOTEBOOKS, TABLE = RESULTS.parent / "notebooks", RESULTS / "lessons.csv"
 THREADS, INTERVAL, MB = 2, 0.1, 1e6
+
+
+def of(lesson: Lesson) -> dict:
+    """What a lesson costs: {"lesson": {seconds, private_mb, resident_mb, …}, "results": {runs, core_seconds, …}}."""
+    path = lesson.made / "cost.yaml"
+    return read(path) if path.exists() else {}
+
+
+def note(lesson: Lesson, part: str, words: dict):
+    """Enter one of the two parts and leave the other."""
+    lesson.made.mkdir(exist_ok=True)
+    text = yaml.safe_dump(of(lesson) | {part: words}, sort_keys=False)
+    (lesson.made / "cost.yaml").write_text(text, encoding="utf-8")
 
 
 class PeakMemory(threading.Thread):
@@ -62,40 +76,33 @@ def memory(process):
 
 
 def measure(path):
-    """Run one notebook; {what: value} as the table's row has it. Raises when a cell does."""
+    """Run one notebook: {"seconds", "private_mb", "resident_mb"}. Raises when a cell does."""
     client = NotebookClient(nbformat.read(path, as_version=4), timeout=600, kernel_name="python3")
     client.resources = {"metadata": {"path": str(path.parent)}}
     begin = time.perf_counter()
     with PeakMemory() as peak:
         client.execute()
     seconds = time.perf_counter() - begin
-    row = {"lesson": path.stem, "seconds": round(seconds, 1)}
-    return row | {"private_mb": round(peak.private), "resident_mb": round(peak.resident)}
+    return {"seconds": round(seconds, 1), "private_mb": round(peak.private), "resident_mb": round(peak.resident)}
 
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("lessons", nargs="*", help="numbers, such as 06; all when none is given")
-    wanted = parser.parse_args(arguments).lessons
-    paths = {path.stem: path for path in sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))}
-    chosen = [stem for stem in paths if not wanted or stem[:2] in wanted]
-    if missing := set(wanted) - {stem[:2] for stem in chosen}:
-        parser.error(f"no lesson has the number {', '.join(sorted(missing))}")
+    try:
+        lessons = chosen(parser.parse_args(arguments).lessons)
+    except ValueError as error:
+        parser.error(str(error))
     if load_dataset("mnist").is_fallback:
         raise SystemExit("costs are measured on MNIST; it could not be loaded")
     os.environ |= {"CI": "true", "OMP_NUM_THREADS": str(THREADS)}  # for the kernels
     torch.set_num_threads(THREADS)  # for what provenance says of them
-    rows = []
-    for stem in chosen:
-        print(f"[cost] {stem}", flush=True)
-        rows.append(measure(paths[stem]))
-    table = pd.DataFrame(rows)
-    print(table.to_string(index=False))
-    table = table.assign(**provenance(torch.device("cpu")))
-    if TABLE.exists():
-        old = pd.read_csv(TABLE, dtype={"lesson": str})
-        table = pd.concat([old[old.lesson.isin(set(paths) - set(chosen))], table])
-    table.sort_values("lesson").to_csv(TABLE, index=False)
+    rows = {}
+    for lesson in lessons:
+        print(f"[cost] {lesson.stem}", flush=True)
+        rows[lesson.stem] = measure(lesson.notebook)
+        note(lesson, "lesson", rows[lesson.stem] | provenance(torch.device("cpu")))
+    print(pd.DataFrame(rows).T.to_string())
 
 
 if __name__ == "__main__":
