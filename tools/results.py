@@ -41,6 +41,7 @@ PHASES = {
     "seeds": "all seeds at the chosen rates",
 }
 DIGITS = {"seconds": 2, "epoch": 4, "val_accuracy": 6, "test_accuracy": 6}
+RESTS_ON = {"search": ["search"], "confirm": ["search", "confirm"], "seeds": ["seeds"]}
 FURTHER = 6  # how often a grid may grow
 
 
@@ -120,7 +121,7 @@ def measure(blocks, phase):
 
 def settle(blocks, phase):
     """Measure a phase, with what it rests on; the blocks that walked on from an edge and are not settled yet."""
-    for part in ("search", "confirm") if phase == "confirm" else (phase,):
+    for part in RESTS_ON[phase]:
         measure(blocks, part)
     return [block for block in blocks if block.walk_on(phase)]
 
@@ -179,7 +180,7 @@ def announce(studies, jobs):
     for lesson, blocks in studies.items():
         for block in blocks:  # what is finished is read: the rate is known, and so are the runs to come
             for phase in ("search", "confirm"):
-                while all(path.exists() for path in files_of([block], [phase])) and settle([block], phase):
+                while all(path.exists() for path in files_of([block], RESTS_ON[phase])) and settle([block], phase):
                     pass
         mine = set(files_of(blocks))
         left = {path for path in mine if not path.exists()} - waiting
