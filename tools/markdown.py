@@ -182,6 +182,8 @@ def solutions(source: str) -> dict[str, re.Match]:
 
 def slips(source: str) -> dict[str, list[list[str]]]:
     """{function: its wrong answers, each as [in the solution, instead of it]}; ValueError for anything else."""
+    if "{slips}" in without_slips(source):
+        raise ValueError("a fence of slips is not closed, or indented")
     listed: dict[str, list[list[str]]] = {}
     for name, text in SLIPS.findall(source):
         try:
