@@ -1,0 +1,154 @@
+"""What an update costs: time, multiplications, memory. And the bare matrix products of a call, to time it against."""
+
+import copy
+import statistics
+import time
+import weakref
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils.flop_counter import flop_registry
+
+from course_utils import training
+from course_utils.device import current_device
+from course_utils.metrics import no_trace
+
+LR = 1e-3  # small: timed steps see one batch again and again, and the weights must stay ordinary numbers
+_aten = torch.ops.aten
+IN_PLACE = {_aten.addmm_: _aten.addmm, _aten.baddbmm_: _aten.baddbmm}  # which torch's flop counter overlooks
+BARE = {_aten.mm: torch.mm, _aten.addmm: torch.mm, _aten.bmm: torch.bmm, _aten.baddbmm: torch.bmm}
+
+
+def of_update(rule, x, y, optimizer=None, repeats=20):
+    """What one `rule.step` on (x, y) costs: {"milliseconds", "products", "peak", "kept"}. It leaves no trace.
+
+    milliseconds: median of `repeats` steps. products: multiplications inside matrix products. peak: bytes of the
+    tensors alive at once at the worst moment, over what was there before (weights, images, state of the optimiser).
+    kept: bytes of the rule's own parameters and buffers, the network's not counted. optimizer None: that of `sgd`.
+    """
+    optimizer = sgd(rule) if optimizer is None else optimizer
+    state, step = copy.deepcopy(optimizer.state_dict()), partial(rule.step, x, y, optimizer)
+    try:
+        with no_trace(rule):
+            step()  # makes what is made only once
+            optimizer.zero_grad(set_to_none=True)
+            with Products() as products, Alive() as alive:
+                step()
+            milliseconds = milliseconds_of(step, repeats, x.device)
+    finally:
+        optimizer.load_state_dict(state)
+    sizes = {id(t): t.nbytes for t in [*rule.parameters(), *rule.buffers()]}
+    of_net = sum(sizes.get(id(t), 0) for t in [*rule.net.parameters(), *rule.net.buffers()])
+    count = sum(product.multiplications for product in products.made)
+    return {"milliseconds": milliseconds, "products": count, "peak": alive.peak, "kept": sum(sizes.values()) - of_net}
+
+
+def sgd(rule):
+    """The SGD of `train`, with momentum 0.9, at a small rate."""
+    make = vars(training).get("make_optimizer") or vars(training)["_make_optimizer"]
+    return make(rule, "sgd", LR, 0.9)
+
+
+def milliseconds_of(call, repeats=20, device=None):
+    """Median milliseconds of so many calls. A GPU works behind Python's back, so the clock waits for it."""
+    on_cpu = torch.device(device or current_device()).type == "cpu"
+    wait = (lambda: None) if on_cpu else torch.accelerator.synchronize
+    times = []
+    for _ in range(repeats):
+        wait()
+        begin = time.perf_counter()
+        call()
+        wait()
+        times.append(1e3 * (time.perf_counter() - begin))
+    return statistics.median(times)
+
+
+def peak_of(call):
+    """Bytes of the tensors that a call makes, as many as are alive at once at the worst moment."""
+    with Alive() as alive:
+        call()
+    return alive.peak
+
+
+class Product(NamedTuple):
+    """A matrix product: what makes it bare, of which arguments (layouts without numbers), how many multiplications."""
+
+    function: Callable
+    arguments: tuple
+    multiplications: int
+
+
+def products_of(call):
+    """The matrix products (and convolutions) that a call makes, in order: a `Product` each."""
+    with Products() as products:
+        call()
+    return products.made
+
+
+def replay(products, device):
+    """A call that makes these products bare: random operands of the same shapes and strides, nothing added to what
+    comes out, and room for that allocated before."""
+
+    def numbers(layout):
+        stored = layout.untyped_storage().nbytes() // layout.itemsize
+        return torch.randn(stored, dtype=layout.dtype, device=device).as_strided(layout.shape, layout.stride())
+
+    calls = []
+    for function, arguments, _ in products:
+        operands = tree_map_only(torch.Tensor, numbers, arguments)
+        calls.append(partial(function, *operands))
+        if function in BARE.values():
+            left, right = operands
+            calls[-1].keywords["out"] = left.new_empty(*left.shape[:-1], right.shape[-1])
+    return lambda: [call() for call in calls]
+
+
+class Products(TorchDispatchMode):
+    """Inside it every matrix product is noted in `made`."""
+
+    def __init__(self):
+        super().__init__()
+        self.made: list[Product] = []
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        out = function(*arguments, **(keywords or {}))
+        name = IN_PLACE.get(function.overloadpacket, function.overloadpacket)
+        if name in flop_registry:
+            flops = flop_registry[name](*arguments, **(keywords or {}), out_val=out)
+            operands = arguments[-2:] if name in BARE else arguments  # without what is added to the product
+            layouts = tree_map_only(
+                torch.Tensor, lambda t: torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device="meta"), operands
+            )
+            self.made.append(Product(BARE.get(name, function), layouts, flops // 2))  # a flop counter counts + too
+        return out
+
+
+class Alive(TorchDispatchMode):
+    """Inside it, `now`: bytes of the tensors that operations made and somebody still holds; `peak`: most so far."""
+
+    def __init__(self):
+        super().__init__()
+        self.sizes: dict[int, int] = {}
+        self.now = self.peak = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        before = {t.untyped_storage()._cdata for t in _tensors((arguments, keywords))}
+        out = function(*arguments, **(keywords or {}))
+        for storage in [t.untyped_storage() for t in _tensors(out)]:
+            if storage._cdata not in self.sizes and storage._cdata not in before:  # neither a view nor in place
+                self.sizes[storage._cdata] = storage.nbytes()
+                self.now += storage.nbytes()
+                self.peak = max(self.peak, self.now)
+                weakref.finalize(storage, self._freed, storage._cdata)
+        return out
+
+    def _freed(self, key):
+        self.now -= self.sizes.pop(key)
+
+
+def _tensors(tree):
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
