@@ -42,7 +42,7 @@ def trained(rule_class, data, runs, sizes=None, training=None, **network):
         moving = {name: value for name, value in settings.items() if isinstance(value, list) and name not in LIVE}
         fixed = {name: value for name, value in settings.items() if name not in {*sliders, *moving}}
         rule = rule_class(MLP(sizes or _one_hidden_layer(data), **network), **fixed)
-        frames[label] = train(rule, data, **training, **sliders, knobs=moving, progress=False).frame
+        frames[label] = train(rule, data, **{**training, **sliders}, knobs=moving, progress=False).frame
     return frames
 
 

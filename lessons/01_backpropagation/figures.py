@@ -3,7 +3,7 @@
 from matplotlib.figure import Figure
 
 import course_utils as cu
-from course_utils import plots
+from course_utils import circuits, plots
 from course_utils.gallery import gallery
 
 
@@ -15,7 +15,7 @@ def circuit():
         "Tilted feedback": "back through B₂ᵀ:\nW₂ turned by an angle θ\ntowards a random matrix",
     }
     for ax, (title, back) in zip(figure.subplots(1, 2), backs.items(), strict=True):
-        plots.circuit(ax, ["x", "h₁", "ŷ"], ["W₁", "W₂"], [None, back], feedback_fixed=False, title=title)
+        circuits.circuit(ax, ["x", "h₁", "ŷ"], ["W₁", "W₂"], [None, back], feedback_fixed=False, title=title)
     return figure
 
 
@@ -28,7 +28,7 @@ def play(data):
         "always the same R": {"feedback_angle": schedule},
         "R redrawn every step": {"feedback_angle": schedule, "redraw": True},
     }
-    training = {"epochs": 2, "lr": 0.03}
+    training = {"epochs": 2, "lr": 0.03, "eval_every": images * 2 // 55, "probe_every": images // 110}
     limits = {"accuracies": (0, 112), "angles": (-5, 130)}
     figure = gallery(cu.rules.TiltedFeedback, data, runs, training=training, **limits)
     ends = [*(begin for begin, _ in schedule[1:]), 2 * images]

@@ -3,7 +3,7 @@
 from matplotlib.figure import Figure
 
 import course_utils as cu
-from course_utils import plots
+from course_utils import circuits, plots
 from course_utils.gallery import gallery
 
 
@@ -12,12 +12,11 @@ def circuit():
     figure = Figure(figsize=(9.6, 3.1), layout="constrained")
     left, right = figure.subplots(1, 2)
     names, back = ["x", "h₁", "ŷ"], "back through W₂ᵀ:\nan error for\nevery unit"
-    plots.circuit(left, names, ["W₁", "W₂"], [None, back], False, title="Backprop")
+    circuits.circuit(left, names, ["W₁", "W₂"], [None, back], False, title="Backprop")
     moved = ["W₁ ± σψ₁", "W₂ ± σψ₂"]
-    plots.circuit(right, names, moved, [None, None], error="ΔL", title="Weight perturbation")
+    circuits.circuit(right, names, moved, [None, None], error="ΔL", title="Weight perturbation")
     for end in (1.0, 3.0):
-        look = {"arrowstyle": "-|>", "color": plots.RED, "linestyle": "--", "linewidth": 1.8}
-        right.annotate("", (end, -0.12), (3.66, -1.3), arrowprops=look)
+        circuits.arrow(right, (3.66, -1.3), (end, -0.12), plots.RED, "--")
     right.text(1.5, -1.1, "one number\nto every synapse", color=plots.RED, ha="right", va="center", fontsize=11)
     return figure
 

@@ -3,7 +3,7 @@
 from matplotlib.figure import Figure
 
 import course_utils as cu
-from course_utils import plots
+from course_utils import circuits, plots
 from course_utils.gallery import gallery
 
 
@@ -12,16 +12,14 @@ def circuit():
     figure = Figure(figsize=(9.6, 3.3), layout="constrained")
     titles = "Weight perturbation: shake every synapse", "Node perturbation: shake every unit"
     for ax, title, by_unit in zip(figure.subplots(1, 2), titles, (False, True), strict=True):
-        plots.circuit(ax, ["x", "h₁", "ŷ"], ["W₁", "W₂"], [None, None], error="ΔL", title=title)
+        circuits.circuit(ax, ["x", "h₁", "ŷ"], ["W₁", "W₂"], [None, None], error="ΔL", title=title)
         for x, name in ((2, "ξ₁"), (4, "ξ₂")) if by_unit else ((1.35, "ψ₁"), (3.35, "ψ₂")):
-            tip = (x, 0.4) if by_unit else (x, 0.02)
-            look = {"arrowstyle": "-|>", "color": plots.GREEN, "linewidth": 1.8}
-            ax.annotate(name, tip, (x, 1.0), ha="center", color=plots.GREEN, fontsize=13, arrowprops=look)
-            back = {"arrowstyle": "-|>", "color": plots.RED, "linestyle": "--", "linewidth": 1.4}
+            circuits.arrow(ax, (x, 0.98), (x, 0.4 if by_unit else 0.04), plots.GREEN)
+            ax.text(x, 1.0, name, ha="center", va="bottom", color=plots.GREEN, fontsize=13)
             begin, end = ((4.25, -1.0), (4.25, -0.3)) if x == 4 else ((3.64, -1.3), (x, -0.4 if by_unit else -0.04))
-            ax.annotate("", end, begin, arrowprops=back)
+            circuits.arrow(ax, begin, end, plots.RED, "--")
         ax.text(0.2, -1.3, "one number,\nthe same for all", color=plots.RED, fontsize=11, va="center")
-        ax.set(ylim=(-1.85, 1.3))
+        ax.set(ylim=(-1.85, 1.4))
     return figure
 
 

@@ -3,7 +3,7 @@
 from matplotlib.figure import Figure
 
 import course_utils as cu
-from course_utils import plots
+from course_utils import circuits
 from course_utils.gallery import gallery
 
 
@@ -12,7 +12,7 @@ def circuit():
     figure = Figure(figsize=(9.6, 3.1), layout="constrained")
     left, right = figure.subplots(1, 2)
     forward = ["W₁", "W₂"]
-    plots.circuit(
+    circuits.circuit(
         left,
         ["x", "h₁", "ŷ"],
         forward,
@@ -20,7 +20,7 @@ def circuit():
         False,
         title="Backprop",
     )
-    plots.circuit(
+    circuits.circuit(
         right,
         ["x", "h₁", "ŷ"],
         forward,

@@ -1,10 +1,9 @@
 """Drawings of lesson 07 that no cell of it makes."""
 
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyArrowPatch
 
 import course_utils as cu
-from course_utils import plots
+from course_utils import circuits, plots
 from course_utils.gallery import gallery
 
 
@@ -14,9 +13,10 @@ def circuit():
     axes = figure.subplots(1, 3)
     titles = ("Feedback alignment", "Direct feedback alignment", "Direct random target projection")
     for ax, title, sent in zip(axes, titles, ("e", "e", "y*"), strict=True):
-        plots.circuit(ax, ["x", "h₁", "h₂", "ŷ"], ["W₁", "W₂", "W₃"], [None] * 3, error=sent, title=title)
-        if sent == "y*":
-            ax.patches[-4].remove()  # from ŷ to the round node: the label asks nobody
+        error = "e" if sent == "e" else ""
+        circuits.circuit(ax, ["x", "h₁", "h₂", "ŷ"], ["W₁", "W₂", "W₃"], [None] * 3, error=error, title=title)
+        if sent == "y*":  # the label asks nobody: no arrow leads to it
+            circuits.node(ax, (6, -1.3), sent, is_error=True)
         if title == "Feedback alignment":
             sends = [((5.64, -1.3), (4.1, -1.3), 0.0), ((3.9, -1.3), (2.1, -1.3), 0.0)]
             sends += [((4, -1.3), (4, -0.42), 0.0), ((2, -1.3), (2, -0.42), 0.0)]
@@ -25,19 +25,7 @@ def circuit():
             sends = [((5.67, -1.2), (4, -0.42), -0.12), ((5.67, -1.38), (2, -0.42), -0.22)]
             names = [(4.55, -1.02, "B₂"), (2.55, -1.3, "B₁")]
         for begin, end, bend in sends:
-            arrow = FancyArrowPatch(
-                begin,
-                end,
-                connectionstyle=f"arc3,rad={bend}",
-                arrowstyle="-|>",
-                mutation_scale=14,
-                color=plots.RED,
-                linestyle="--",
-                linewidth=1.8,
-                shrinkA=0,
-                shrinkB=0,
-            )
-            ax.add_patch(arrow)
+            circuits.arrow(ax, begin, end, plots.RED, "--", connectionstyle=f"arc3,rad={bend}")
         for x, y, name in names:
             ax.text(x, y, name, color=plots.RED, fontsize=11, ha="center", va="top")
     return figure

@@ -3,7 +3,7 @@
 from matplotlib.figure import Figure
 
 import course_utils as cu
-from course_utils import plots
+from course_utils import circuits
 from course_utils.gallery import gallery
 
 
@@ -17,7 +17,7 @@ def circuit():
     }
     for ax, (title, back) in zip(figure.subplots(1, 3), backs.items(), strict=True):
         fixed = title == "Feedback alignment"
-        plots.circuit(ax, ["x", "h₁", "ŷ"], ["W₁", "W₂"], [None, back], feedback_fixed=fixed, title=title)
+        circuits.circuit(ax, ["x", "h₁", "ŷ"], ["W₁", "W₂"], [None, back], feedback_fixed=fixed, title=title)
     return figure
 
 

@@ -1,10 +1,9 @@
 """Drawings of lesson 10 that no cell of it makes."""
 
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyArrowPatch
 
 import course_utils as cu
-from course_utils import plots
+from course_utils import circuits
 from course_utils.gallery import gallery
 
 
@@ -13,12 +12,9 @@ def circuit():
     figure = Figure(figsize=(9.6, 3.1), layout="constrained")
     awake, asleep = figure.subplots(1, 2)
     back = [None, "back through B₂:\nas in feedback\nalignment"]
-    plots.circuit(awake, ["x", "h₁", "ŷ"], ["W₁", "W₂"], back, title="Awake: an image, an error")
+    circuits.circuit(awake, ["x", "h₁", "ŷ"], ["W₁", "W₂"], back, title="Awake: an image, an error")
     back = [None, "B₂ learns:\ny at one end,\nξ at the other"]
-    plots.circuit(asleep, ["", "ξ", "y"], ["", "W₂"], back, error="y", title="Asleep: noise, and no error")
-    asleep.patches[0].remove()  # no image, and no way from it
-    for patch in [p for p in asleep.patches if isinstance(p, FancyArrowPatch)][1:2]:
-        patch.remove()
+    circuits.circuit(asleep, ["", "ξ", "y"], ["", "W₂"], back, error="y", title="Asleep: noise, and no error")
     return figure
 
 

@@ -3,10 +3,9 @@
 from dataclasses import replace
 
 from matplotlib.figure import Figure
-from matplotlib.patches import Circle
 
 import course_utils as cu
-from course_utils import plots
+from course_utils import circuits, plots
 from course_utils.gallery import gallery
 
 
@@ -15,27 +14,22 @@ def circuit():
     figure = Figure(figsize=(11, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     names, weights = ["x", "h₁", "h₂", "ŷ"], ["W₁", "W₂", "W₃"]
-    plots.circuit(left, names, weights, [None] * 3, title="Backprop: a pass up, then a pass down")
-    back = {"arrowstyle": "-|>", "color": plots.RED, "linestyle": "--", "linewidth": 1.8, "shrinkA": 0, "shrinkB": 0}
-    left.annotate("", (4.1, -1.3), (5.64, -1.3), arrowprops=back)
-    left.annotate("", (2.1, -1.3), (3.9, -1.3), arrowprops=back)
+    circuits.circuit(left, names, weights, [None] * 3, title="Backprop: a pass up, then a pass down")
+    circuits.arrow(left, (5.64, -1.3), (4.1, -1.3), plots.RED, "--")
+    circuits.arrow(left, (3.9, -1.3), (2.1, -1.3), plots.RED, "--")
     for x, name in ((4, "W₃ᵀ"), (2, "W₂ᵀ")):
-        left.annotate("", (x, -0.42), (x, -1.3), arrowprops=back)
+        circuits.arrow(left, (x, -1.3), (x, -0.42), plots.RED, "--")
         left.text(x + 0.9, -1.4, name, color=plots.RED, fontsize=11, ha="center", va="top")
-    ahead = {"arrowstyle": "-|>", "color": plots.BLUE, "linewidth": 1.8, "shrinkA": 0, "shrinkB": 0}
-    both = {"arrowstyle": "<|-|>", "color": plots.BLACK, "linewidth": 1.5, "shrinkA": 0, "shrinkB": 0}
     for i, name in enumerate(["x", "v₁", "v₂", "y"]):
-        right.add_patch(Circle((2.4 * i, 0), 0.38, facecolor="white", edgecolor="black", linewidth=1.5))
-        right.text(2.4 * i, 0, name, ha="center", va="center", fontsize=13)
+        circuits.node(right, (2.4 * i, 0), name)
         if i == 0:
             continue
-        right.add_patch(Circle((2.4 * i, -1.5), 0.34, facecolor="#FBE9DF", edgecolor=plots.RED, linewidth=1.5))
-        right.text(2.4 * i, -1.5, f"ε{'₁₂₃'[i - 1]}", ha="center", va="center", fontsize=13)
-        right.annotate("", (2.4 * i, -1.12), (2.4 * i, -0.42), arrowprops=both)
-        right.annotate("", (2.4 * i - 0.36, -1.5), (2.4 * i - 2.1, -0.3), arrowprops=ahead)
+        circuits.node(right, (2.4 * i, -1.5), f"ε{'₁₂₃'[i - 1]}", is_error=True)
+        circuits.arrow(right, (2.4 * i, -0.42), (2.4 * i, -1.12), plots.BLACK, arrowstyle="<|-|>")
+        circuits.arrow(right, (2.4 * i - 2.1, -0.3), (2.4 * i - 0.36, -1.5), plots.BLUE)
         right.text(2.4 * i - 1.5, -1.12, weights[i - 1], color=plots.BLUE, fontsize=12, ha="right")
         if i > 1:
-            right.annotate("", (2.4 * i - 2.04, -0.12), (2.4 * i - 0.22, -1.2), arrowprops=back)
+            circuits.arrow(right, (2.4 * i - 0.22, -1.2), (2.4 * i - 2.04, -0.12), plots.RED, "--")
             right.text(2.4 * i - 0.95, -0.52, weights[i - 1] + "ᵀ", color=plots.RED, fontsize=11, ha="left")
     right.set(
         xlim=(-0.6, 7.8), ylim=(-2.05, 0.75), aspect="equal", title="Predictive coding: errors between neighbours"

@@ -1,10 +1,9 @@
 """Drawings of lesson 16 that no cell of it makes."""
 
 from matplotlib.figure import Figure
-from matplotlib.patches import Circle
 
 import course_utils as cu
-from course_utils import plots
+from course_utils import circuits, plots
 from course_utils.gallery import gallery
 
 
@@ -13,16 +12,12 @@ def circuit():
     figure = Figure(figsize=(9.6, 3.6), layout="constrained")
     titles = "Predictive coding: settle, then learn", "Incremental, learned feedback: both at every sweep"
     for ax, title, learned in zip(figure.subplots(1, 2), titles, (False, True), strict=True):
-        plots.circuit(ax, ["x", "v₁", "ŷ"], ["W₁", "W₂"], [None, None], error="ξ₂", title=title)
-        ax.add_patch(Circle((2, -1.3), 0.34, facecolor="#FBE9DF", edgecolor=plots.RED, linewidth=1.5))
-        ax.text(2, -1.3, "ξ₁", ha="center", va="center", fontsize=13)
-        both = {"arrowstyle": "<|-|>", "color": plots.RED, "linewidth": 1.8}
-        ax.annotate("", (2, -0.96), (2, -0.38), arrowprops=both)
-        line = "-" if learned else ":"
-        down = {"arrowstyle": "-|>", "color": plots.RED, "linestyle": line, "linewidth": 1.8}
-        ax.annotate("", (2.3, -0.27), (3.7, -1.14), arrowprops=down)
+        circuits.circuit(ax, ["x", "v₁", "ŷ"], ["W₁", "W₂"], [None, None], error="ξ₂", title=title)
+        circuits.node(ax, (2, -1.3), "ξ₁", is_error=True)
+        circuits.arrow(ax, (2, -0.38), (2, -0.96), plots.RED, arrowstyle="<|-|>")
+        circuits.arrow(ax, (3.7, -1.14), (2.3, -0.27), plots.RED, "-" if learned else ":")
         words = "B₂: learned,\nnever a copy" if learned else "W₂ᵀ:\na copy"
-        ax.text(2.85, -0.98, words, color=plots.RED, fontsize=11, ha="center", va="top")
+        ax.text(3.0, -1.15, words, color=plots.RED, fontsize=10, ha="center", va="top")
         moves = "W₁, W₂ and B₂ move after every sweep" if learned else "W₁, W₂ move once, after the last sweep"
         ax.text(2, 0.95, moves, color=plots.BLUE, fontsize=11, ha="center")
         ax.set(ylim=(-1.85, 1.3))

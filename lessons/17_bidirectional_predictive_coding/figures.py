@@ -2,10 +2,9 @@
 
 import torch
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyArrowPatch
 
 import course_utils as cu
-from course_utils import plots
+from course_utils import circuits, plots
 from course_utils.gallery import gallery
 
 
@@ -15,18 +14,13 @@ def circuit():
     titles = "Predictive coding", "Bidirectional predictive coding"
     for ax, title in zip(figure.subplots(1, 2), titles, strict=True):
         names = ["x", "v₁", "v₂", "y"]
-        plots.circuit(ax, names, ["W₁", "W₂", "W₃"], [None] * 3, error="", title=title)
-        for patch in ax.patches[4:6]:  # no error node of the output's own: every layer has errors here
-            patch.set_visible(False)
+        circuits.circuit(ax, names, ["W₁", "W₂", "W₃"], [None] * 3, error="", title=title)
         both = title.startswith("Bi")
         for l in range(1, 4):
             ax.text(2 * l, 0.5, f"e{'₀₁₂₃'[l]}", color=plots.BLUE, ha="center", va="bottom", fontsize=11)
         for l in range(3 if both else 0):
             ends = (2 * l + 1.75, -0.32), (2 * l + 0.25, -0.32)
-            arrow = FancyArrowPatch(*ends, arrowstyle="-|>", connectionstyle="arc3,rad=-0.35", mutation_scale=14)
-            arrow.set(color=plots.RED, linewidth=1.8)
-            arrow.shrinkA = arrow.shrinkB = 0
-            ax.add_patch(arrow)
+            circuits.arrow(ax, *ends, plots.RED, connectionstyle="arc3,rad=-0.35")
             ax.text(2 * l + 1, -0.72, f"V{'₁₂₃'[l]}", color=plots.RED, ha="center", va="top", fontsize=12)
             ax.text(2 * l, -0.5, f"g{'₀₁₂'[l]}", color=plots.RED, ha="center", va="top", fontsize=11)
         ax.set(ylim=(-1.1, 0.95))

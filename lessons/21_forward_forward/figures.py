@@ -1,10 +1,9 @@
 """Drawings of lesson 21 that no cell of it makes."""
 
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyArrowPatch
 
 import course_utils as cu
-from course_utils import plots
+from course_utils import circuits, plots
 from course_utils.gallery import gallery
 
 
@@ -17,18 +16,16 @@ def circuit():
     }
     for ax, (title, (label, goodness, color)) in zip(figure.subplots(1, 2), passes.items(), strict=True):
         for i, name in enumerate(("x", "h₁", "h₂")):
-            ax.text(2.4 * i, 0, name, ha="center", va="center", fontsize=13, bbox=dict(boxstyle="circle", fc="white"))
+            circuits.node(ax, (2.4 * i, 0), name)
             if i:
-                arrow: dict = dict(arrowstyle="-|>", mutation_scale=14, color=plots.BLUE, linewidth=1.5)
-                ax.add_patch(FancyArrowPatch((2.4 * i - 2, 0), (2.4 * i - 0.4, 0), **arrow))
+                circuits.arrow(ax, (2.4 * i - 2, 0), (2.4 * i - 0.4, 0), plots.BLUE)
                 ax.text(2.4 * i - 1.2, 0.12, f"W{'₁₂'[i - 1]}", ha="center", color=plots.BLUE, fontsize=12)
-                loop: dict = dict(arrowstyle="-|>", mutation_scale=12, color=color, linestyle="--", linewidth=1.5)
-                loop["connectionstyle"] = "arc3,rad=0.45"
-                ax.add_patch(FancyArrowPatch((2.4 * i, 0.42), (2.4 * i - 1.15, 0.42), **loop))
+                ends = (2.4 * i, 0.42), (2.4 * i - 1.15, 0.42)
+                circuits.arrow(ax, *ends, color, "--", connectionstyle="arc3,rad=0.45")
                 ax.text(2.4 * i - 0.5, 0.95, goodness, ha="center", color=color, fontsize=11)
         ax.text(0, -0.55, f"an image of a 5\nwith the {label}", ha="center", va="top", fontsize=11, color=color)
         ax.text(3.6, -0.55, "nothing leads back", ha="center", va="top", fontsize=11, color=plots.GREY)
-        ax.set(xlim=(-1.1, 5.5), ylim=(-1.4, 1.3), title=title)
+        ax.set(xlim=(-1.1, 5.5), ylim=(-1.4, 1.3), aspect="equal", title=title)
         ax.axis("off")
     return figure
 

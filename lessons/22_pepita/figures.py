@@ -3,7 +3,7 @@
 from matplotlib.figure import Figure
 
 import course_utils as cu
-from course_utils import plots
+from course_utils import circuits, plots
 from course_utils.gallery import gallery
 
 
@@ -12,19 +12,12 @@ def circuit():
     figure = Figure(figsize=(9.6, 3.3), layout="constrained")
     left, right = figure.subplots(1, 2)
     names, ahead, back = ["x", "h₁", "ŷ"], ["W₁", "W₂"], "back through W₂ᵀ:\na second synapse that\nmust copy the first"
-    plots.circuit(left, names, ahead, [None, back], False, title="Backprop")
-    plots.circuit(right, ["x + F e", *names[1:]], ahead, [None, None], title="PEPITA: forward, and forward again")
+    circuits.circuit(left, names, ahead, [None, back], False, title="Backprop")
+    circuits.circuit(right, ["x + F e", *names[1:]], ahead, [None, None], title="PEPITA: forward, and forward again")
     right.texts[0].set_fontsize(9)
-    look = {"arrowstyle": "-|>", "color": plots.RED, "linestyle": "--", "linewidth": 1.8}
-    right.annotate("", (0, -0.42), (3.64, -1.3), arrowprops={**look, "connectionstyle": "angle,angleA=0,angleB=90"})
-    right.text(
-        1.8,
-        -1.2,
-        "through F to the input:\nrandom synapses that never change",
-        color=plots.RED,
-        fontsize=11,
-        ha="center",
-    )
+    circuits.arrow(right, (3.64, -1.3), (0, -0.42), plots.RED, "--", connectionstyle="angle,angleA=0,angleB=90")
+    words = "through F to the input:\nrandom synapses that never change"
+    right.text(1.8, -1.2, words, color=plots.RED, fontsize=11, ha="center")
     return figure
 
 

@@ -1,10 +1,10 @@
 """Drawings of lesson 28 that no cell of it makes."""
 
 from matplotlib.figure import Figure
-from matplotlib.patches import Circle, FancyArrowPatch
+from matplotlib.patches import Circle
 
 import course_utils as cu
-from course_utils import plots, runs
+from course_utils import circuits, plots, runs
 
 
 def race():
@@ -30,7 +30,7 @@ def race():
         box = {"facecolor": "white", "edgecolor": color, "linewidth": 1.5, "boxstyle": "round,pad=0.3"}
         ax.text(0.45 + 0.8 * i, 0.35, name, ha="center", va="center", fontsize=9, bbox=box)
         ax.plot([0.45 + 0.8 * i, 2.35], [0.64, 1.12], color=color, linewidth=1, linestyle="-" if i == 1 else ":")
-    ax.add_patch(FancyArrowPatch((4.5, 2.4), (5.6, 2.4), arrowstyle="-|>", mutation_scale=18, color=plots.BLACK))
+    circuits.arrow(ax, (4.5, 2.4), (5.6, 2.4), plots.BLACK)
     questions = (
         "How many images are right, over five seeds?",
         "At what price: images, seconds, operations, memory?",

@@ -3,7 +3,7 @@
 from matplotlib.figure import Figure
 
 import course_utils as cu
-from course_utils import plots
+from course_utils import circuits, plots
 from course_utils.gallery import gallery
 
 
@@ -13,16 +13,15 @@ def circuit():
     titles = "Mixing: two messages are added up", "Teaching: one message corrects the other"
     for ax, title in zip(figure.subplots(1, 2), titles, strict=True):
         mixing = title.startswith("Mixing")
-        plots.circuit(ax, ["x", "h₁", "ŷ"], ["W₁", "W₂"], [None, "B₂" if mixing else "B₂, taught"], title=title)
+        circuits.circuit(ax, ["x", "h₁", "ŷ"], ["W₁", "W₂"], [None, "B₂" if mixing else "B₂, taught"], title=title)
         ax.text(2, 0.75, "shaken by ξ", ha="center", color=plots.GREEN, fontsize=11)
-        look = {"arrowstyle": "-|>", "color": plots.GREEN, "linestyle": ":", "linewidth": 1.8}
         if mixing:
             ends = (3.64, -1.4), (1.72, -0.3)
             words = "ΔL, one number: how much\nthe shaking changed the loss"
         else:
             ends = (3.64, -1.4), (2.95, -0.92)
             words = "ΔL ξ: what B₂\nshould have said"
-        ax.annotate("", ends[1], ends[0], arrowprops={**look, "connectionstyle": "arc3,rad=-0.35"})
+        circuits.arrow(ax, *ends, plots.GREEN, ":", connectionstyle="arc3,rad=-0.35")
         ax.text(1.5, -1.45, words, ha="center", va="top", color=plots.GREEN, fontsize=11)
         ax.set(ylim=(-2.3, 1.1))
     return figure
