@@ -54,12 +54,15 @@ UNSIGHTLY = r"""() => {
   const raw = all('p, li, td').filter(part => source.test(words(part)));
   return [...pictures, ...folds, ...all('mjx-merror'), ...raw].map(part => part.outerHTML.slice(0, 300));
 }"""
-# Widgets that a narrow page cuts off: what reaches over the right edge of the output it stands in.
+# Widgets that a narrow page cuts off: what reaches over the right edge of the output it stands in. Only the text behind
+# tqdm's bar may: the curve and the table below say the same.
 CUT_OFF = """() => {
   const edge = part => part.getBoundingClientRect().right;
   const over = part => Math.round(edge(part) - edge(part.closest('.jp-OutputArea')));
   const shown = [...document.querySelectorAll('.jp-OutputArea .jupyter-widgets')].filter(part => part.offsetParent);
-  return shown.filter(part => over(part) > 5).map(part => `${over(part)} px: ${part.outerHTML.slice(0, 300)}`);
+  const behindBar = part => part.matches('.widget-hprogress ~ *');
+  const cutOff = shown.filter(part => over(part) > 5 && !behindBar(part));
+  return cutOff.map(part => `${over(part)} px: ${part.outerHTML.slice(0, 300)}`);
 }"""
 NARROW = {"width": 600, "height": 1000}
 
