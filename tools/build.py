@@ -128,8 +128,11 @@ def module_text(page: Page, tag: str) -> str:
 def build(root: Path) -> tuple[dict[str, str], list[str]]:
     """All products as {path: text}, and all refusals."""
     address = repository(root)
-    products = maps.filled(root)
-    refusals = list(misplaced(root))
+    products, refusals = {}, misplaced(root)
+    try:
+        products = maps.filled(root)
+    except Exception as error:  # most likely a front matter that is refused below
+        refusals.append(f"README.md, {maps.START}: the maps cannot be filled: {error!r} — mend that first")
     for lesson in lessons.all_lessons(root):
         where = lesson.source.relative_to(root).as_posix()
         try:

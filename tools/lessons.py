@@ -42,7 +42,6 @@ class Lesson:
 
     @property
     def source(self) -> Path:
-        """The first of the four files written by hand; the next three are the others."""
         return self.folder / "lesson.md"
 
     @property
@@ -59,7 +58,6 @@ class Lesson:
 
     @property
     def made(self) -> Path:
-        """The folder of what machines make: drawings, runs, rates, cost."""
         return self.folder / "made"
 
     @property
@@ -101,8 +99,8 @@ def all_lessons(root: Path = ROOT) -> list[Lesson]:
 def find(number: str | int, root: Path = ROOT) -> Lesson:
     """The lesson of a number, "06" or 6."""
     lessons = {lesson.number: lesson for lesson in all_lessons(root)}
-    if (key := f"{number:0>2}") in lessons:
-        return lessons[key]
+    if f"{number:0>2}" in lessons:
+        return lessons[f"{number:0>2}"]
     raise ValueError(f"no lesson has the number {number}; there are {', '.join(lessons)}")
 
 

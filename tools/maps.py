@@ -87,34 +87,57 @@ def planned_row(group: list[Lesson]) -> str:
 
 
 def accuracies(root: Path) -> list[str]:
-    """The targets of every lesson that name their control, with what the stored runs reached."""
+    """What each rule reached that has a target and a frozen control below it, and what the control reached."""
     rows = ["| network | rule | lesson | test | frozen hidden |", "|---|---|---|---|---|"]
     for lesson in lessons.all_lessons(root):
+        targets: dict[str, dict] = {}  # the first of each class: what follows are its variants
         for target in lessons.study(lesson).get("targets", []):
-            if "control" in target:
-                reached = (mean(lesson, target[who], target["sizes"]) for who in ("rule", "control"))
-                accuracy, frozen = (f"{100 * value:.2f}" for value in reached)
-                rows.append(f"| {target['sizes']} | `{target['rule']}` | {lesson.number} | {accuracy} | {frozen} |")
+            if "at_least" in target and frozen(target):
+                targets.setdefault(target["rule"].partition("(")[0], target)
+        rows += [row for target in targets.values() for row in accuracy_row(lesson, target)]
     return rows
 
 
-def mean(lesson: Lesson, rule: str, sizes: str) -> float:
-    """Last-epoch test accuracy over the seeds; a control that another lesson measured is taken from there."""
-    for place in [lesson, *lessons.all_lessons(lesson.root)]:
-        if values := last_accuracies(place).get((rule, sizes)):
-            return sum(values) / len(values)
-    raise ValueError(f"lessons/{lesson.stem}/study.yaml: no stored run of {rule} on {sizes}")
+def frozen(target: dict) -> list[str]:
+    return [rule for rule in target.get("above", {}) if rule.startswith("FrozenHidden(")]
 
 
-def last_accuracies(lesson: Lesson) -> dict[tuple[str, str], list[float]]:
-    """{(rule, sizes): the test accuracies of the lesson's stored runs}."""
-    reached: dict[tuple[str, str], list[float]] = {}
+def accuracy_row(lesson: Lesson, target: dict) -> list[str]:
+    """One row, or none before both are measured; backprop's frozen control comes before the rule's own."""
+    home = lessons.find(target.get("control_lesson", lesson.number), lesson.root)
+    rule = reached(lesson, [target["rule"]])
+    control = reached(home, ["FrozenHidden(Backprop)", *frozen(target)], rule[0]) if rule else None
+    if not rule or not control:
+        return []
+    return [f"| {rule[0]} | `{target['rule']}` | {lesson.number} | {rule[1]:.2f} | {control[1]:.2f} |"]
+
+
+def reached(lesson: Lesson, rules: list[str], sizes: str = "") -> tuple[str, float] | None:
+    """Sizes, and per cent of the test images after the last epoch, in the first block of the first of these rules."""
+    runs = sorted(last_accuracies(lesson).items())
+    for rule in rules:
+        for (_, name, network), values in runs:
+            if name == rule and sizes in ("", network):
+                return network, 100 * sum(values) / len(values)
+    return None
+
+
+def last_accuracies(lesson: Lesson) -> dict[tuple[int, str, str], list[float]]:
+    """{(block, rule, sizes): the test accuracies of the lesson's stored runs, one a seed}."""
+    runs: dict[tuple[int, str, str], list[float]] = {}
     for path in sorted((lesson.made / "runs").glob("*.csv")):
         lines = path.read_text(encoding="utf-8").splitlines()
         for row in csv.DictReader(line for line in lines if not line.startswith("# ")):
             if row["test_accuracy"]:
-                reached.setdefault((row["rule"], row["sizes"]), []).append(float(row["test_accuracy"]))
-    return reached
+                run = int(row["block"]), row["rule"], row["sizes"]
+                runs.setdefault(run, []).append(float(row["test_accuracy"]))
+    return runs
 
 
 TABLES = {"README.md": {"lessons": readme_map, "accuracies": accuracies}, START: {"lessons": start_map}}
+
+
+def write(root: Path = lessons.ROOT) -> None:
+    """Make the tables anew after a measurement."""
+    for name, text in filled(root).items():
+        (root / name).write_bytes(text.encode())
