@@ -14,8 +14,6 @@ import pytest
 
 from course_utils.data import _find_or_download
 
-pytestmark = pytest.mark.binder
-
 ROOT = Path(__file__).resolve().parents[2]
 
 
