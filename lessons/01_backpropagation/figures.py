@@ -32,9 +32,9 @@ def play(data):
     limits = {"accuracies": (0, 112), "angles": (-5, 130)}
     figure = gallery(cu.rules.TiltedFeedback, data, runs, training=training, **limits)
     ends = [*(begin for begin, _ in schedule[1:]), 2 * images]
-    for ax in figure.axes:
+    for ax, corner in zip(figure.axes, ("lower left", "lower center"), strict=True):
         for (begin, theta), end in zip(schedule, ends, strict=True):
             ax.axvline(begin, color=plots.GREY, linewidth=0.7, linestyle=":")
             ax.text((begin + end) / 2, ax.get_ylim()[1], f"θ = {theta:.0f}°", ha="center", va="top", fontsize="small")
-        ax.legend(loc="lower left", frameon=False, fontsize="small")
+        ax.legend(loc=corner, frameon=False, fontsize="small")
     return figure
