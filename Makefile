@@ -3,7 +3,7 @@
 
 PY    := .venv/bin/python
 STAMP := .venv/.installed
-HAND_WRITTEN := course_utils tools tests
+CODE  := course_utils tools tests lessons
 
 # For programs that load torch before course_utils can say so; course_utils/__init__.py has the reason.
 export OMP_WAIT_POLICY ?= passive
@@ -11,11 +11,13 @@ export GOMP_SPINCOUNT ?= 2000
 
 # Two files at once, one thread each: on two cores quicker than one file on two threads.
 TWO_AT_ONCE := -n 2 --dist loadfile
+# One lesson or some of them: N=06, N="06 22". Without N, all.
+NOTEBOOKS    = $(if $(N),$(N:%=notebooks/%_*.ipynb),notebooks/*.ipynb)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help .venv data lab test lint types spelling check-build binder unit first-lesson lessons-test \
-        notebooks-test browser build lesson results figures bench cost lock clean
+.PHONY: help .venv data lab test check lint types spelling build-check units notebooks-test browser \
+        build lesson results figures bench cost lock clean
 
 # An environment made in another folder (the clone was moved), or whose Python has gone, counts as missing.
 $(shell { [ "$$(cat $(STAMP))" = "$$(pwd -P)" ] && $(PY) -c ''; } >/dev/null 2>&1 || rm -f $(STAMP))
@@ -36,87 +38,77 @@ lab: data        ## open JupyterLab at the first lesson
 	 root=; if [ "$$(id -u)" = 0 ]; then root=--allow-root; fi; \
 	 exec $(PY) -m jupyter lab $$root --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url="/lab/tree/$$1" $(LAB_ARGS)
 
-test: lint spelling check-build data first-lesson unit lessons-test  ## everything a reviewer needs
+test: lint types spelling build-check data units notebooks-test browser  ## everything a reviewer needs
 	@echo "[test] all passed"
+
+check: lint types spelling build-check data units  ## before a commit: test without browser; of the lessons, those changed since main
+	@changed=$$($(PY) -m tools.changed) && echo "[check] lessons changed since main: $${changed:-none}" && \
+	 if [ -n "$$changed" ]; then $(MAKE) --no-print-directory notebooks-test N="$$changed"; fi
 
 lint: $(STAMP)   ## part of test: ruff on code and notebooks
 	@echo "[lint] ruff: rules and layout"
-	@$(PY) -m ruff check --quiet $(HAND_WRITTEN) notebooks
-	@$(PY) -m ruff format --quiet --check $(HAND_WRITTEN)
+	@$(PY) -m ruff check --quiet $(CODE) notebooks
+	@$(PY) -m ruff format --quiet --check $(CODE)
 
-types: $(STAMP)  ## part of first-lesson: mypy on the package and the tools
+types: $(STAMP)  ## part of test: mypy on the package and the tools
 	@echo "[types] mypy (about 15 s the first time)"
 	@$(PY) -m mypy --no-error-summary
 
 spelling: $(STAMP)  ## part of test: codespell on prose and code
 	@echo "[spelling] codespell"
-	@$(PY) -m codespell_lib $(HAND_WRITTEN) lessons README.md Makefile
+	@$(PY) -m codespell_lib
 
-check-build: $(STAMP)  ## part of test: notebooks and rules agree with the lessons
-	@echo "[check-build] are notebooks/ and course_utils/rules/ in step with lessons/?"
-	@$(PY) tools/build.py --check
+build-check: $(STAMP)  ## part of test: notebooks and exported code agree with the lessons
+	@echo "[build-check] is what the build writes in step with lessons/?"
+	@$(PY) -m tools.build --check
 
-binder: $(STAMP)  ## part of unit: repo2docker's dry run, and what the image would run
-	@echo "[binder] repo2docker, without building"
-	@$(PY) -m pytest tests/test_binder.py
-
-unit: $(STAMP)   ## part of test: the package and the science
-	@echo "[unit] pytest: the package, the science, the tools"
-	@OMP_NUM_THREADS=1 $(PY) -m pytest tests -m "not browser" $(TWO_AT_ONCE)
-
-# mypy keeps one core busy, a notebook the other.
-first-lesson: $(STAMP)  ## part of test: nbval on the first lesson; beside it, mypy
-	@$(MAKE) --no-print-directory types & types=$$!; \
-	 $(MAKE) --no-print-directory notebooks-test N=00 && wait $$types
-
-# Each lesson takes a minute, so it runs once: in JupyterLab, as its reader runs it, and by nbval where no Chromium is.
-lessons-test: $(STAMP)  ## part of test: run every lesson, in Chromium where there is one
-	@$(PY) tests/conftest.py || $(MAKE) --no-print-directory notebooks-test
-	@$(MAKE) --no-print-directory browser
+units: $(STAMP)  ## part of test: the package, the science, the tools
+	@echo "[units] pytest: the package, the science, the tools"
+	@OMP_NUM_THREADS=1 $(PY) -m pytest tests lessons -m "not browser" $(TWO_AT_ONCE)
 
 # CI=true makes a failed check in a lesson an error; IPYTHONDIR brings in the hook that surfaces swallowed ones.
-notebooks-test: $(STAMP)  ## run the notebooks from top to bottom without a browser (one: N=06)
-	@echo "[notebooks-test] nbval: notebooks from top to bottom"
-	@CI=true OMP_NUM_THREADS=1 IPYTHONDIR="$(CURDIR)/tests/ipython" $(PY) -m pytest notebooks/$(N)*.ipynb \
+notebooks-test: $(STAMP)  ## part of test: nbval runs every lesson from top to bottom (one: N=06)
+	@echo "[notebooks-test] nbval: lessons from top to bottom"
+	@CI=true OMP_NUM_THREADS=1 IPYTHONDIR="$(CURDIR)/tests/ipython" $(PY) -m pytest $(NOTEBOOKS) \
 	  --nbval-lax --nbval-current-env --nbval-cell-timeout 180 --durations=5 $(TWO_AT_ONCE)
 
-browser: $(STAMP)  ## drive JupyterLab in a headless Chromium (PAGES=1 keeps a picture of every page)
-	@echo "[browser] every lesson in JupyterLab, in headless Chromium"
-	@OMP_NUM_THREADS=1 PAGES="$(PAGES)" $(PY) -m pytest tests/test_browser.py -m browser -rs --durations=5 -n 2 --maxschedchunk=1
+browser: $(STAMP)  ## part of test: every lesson's widgets in headless Chromium (one: N=06; PAGES=1 keeps pictures of whole pages)
+	@echo "[browser] lessons in JupyterLab and Notebook 7, in headless Chromium"
+	@OMP_NUM_THREADS=1 N="$(N)" PAGES="$(PAGES)" $(PY) -m pytest tests/browser -m browser -rs --durations=5 -n 2 --maxschedchunk=1
 
-build: $(STAMP)  ## lessons/*.md to notebooks/ and course_utils/rules/
-	@echo "[build] notebooks and rules from lessons"
-	@$(PY) tools/build.py
+build: $(STAMP)  ## lessons/ to notebooks/, exported code and maps
+	@echo "[build] notebooks and exported code from lessons"
+	@$(PY) -m tools.build
 
 lesson: $(STAMP)  ## run one lesson, write an HTML page: make lesson N=06
 	@test -n "$(N)" || { echo "Which lesson? For example: make lesson N=06"; exit 2; }
-	@set -- notebooks/$(N)_*.ipynb; test -f "$$1" || { echo "There is no notebook $$1"; exit 2; }; \
+	@set -- $(NOTEBOOKS); test -f "$$1" || { echo "There is no notebook $$1"; exit 2; }; \
 	 echo "[lesson] running $$1"; \
 	 $(PY) -m nbconvert --log-level=ERROR --to html --execute --ExecutePreprocessor.timeout=600 --output-dir html "$$1" && \
 	 echo "html/$$(basename "$$1" .ipynb).html"
 
 # An interrupted run goes on where it was; `make results ARGS=--fresh` begins from nothing.
 results: $(STAMP)  ## measure all stored tables anew, or one lesson's: make results N=06
-	@echo "[results] measuring results/"
-	@$(PY) tools/results.py $(N) $(ARGS)
+	@echo "[results] measuring what lessons/*/study.yaml asks for"
+	@$(PY) -m tools.results $(N) $(ARGS)
 
-figures: $(STAMP)  ## draw lessons/figures/*.svg (one lesson's: make figures N=06)
-	@echo "[figures] drawing lessons/figures"
-	@$(PY) tools/figures.py $(N)
+figures: $(STAMP)  ## draw lessons/*/made/*.svg (one lesson's: make figures N=06)
+	@echo "[figures] drawing lessons/*/made"
+	@$(PY) -m tools.figures $(N)
 
 bench: $(STAMP)  ## measure speed, print one table (on a GPU alone: ARGS=--gpu)
 	@echo "[bench] timing; keep the machine quiet"
-	@$(PY) tools/bench.py $(ARGS)
+	@$(PY) -m tools.bench $(ARGS)
 
 cost: $(STAMP)   ## measure every lesson's time and memory (one: make cost N=06)
 	@echo "[cost] running the lessons; keep the machine quiet"
-	@$(PY) tools/lessons_cost.py $(N)
+	@$(PY) -m tools.cost $(N)
 
 # Pins already there are kept; `make lock LOCK_ARGS=--upgrade` takes the newest of everything.
 lock: $(STAMP)   ## pin requirements.lock anew from pyproject.toml (needs uv)
 	@echo "[lock] pinning requirements.lock"
-	@uv="$$(command -v uv || echo .venv/bin/uv)"; "$$uv" pip compile --quiet --universal --python-version 3.11 \
-	  pyproject.toml --group dev --no-emit-index-url --no-header --no-annotate -o requirements.lock $(LOCK_ARGS)
+	@uv="$$(command -v uv || echo .venv/bin/uv)"; "$$uv" pip compile --quiet --universal --python-version 3.11 pyproject.toml \
+	  --extra lab --group dev --no-emit-index-url --no-header --no-annotate -o requirements.lock $(LOCK_ARGS)
 
 clean:           ## remove pages, screenshots and caches (.venv and data/ stay)
 	@echo "[clean] removing html/, screenshots/ and caches"

@@ -19,7 +19,7 @@ from course_utils.report import environment
 from course_utils.rule import FrozenHidden, Rule
 from course_utils.settings import Knob, Schedule
 from course_utils.stored import accuracy_table, train_stored
-from course_utils.sweeps import stored_results, sweep
+from course_utils.sweeps import stored_rates, stored_results, sweep
 from course_utils.training import evaluate, train
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "plots",
     "rules",
     "setup",
+    "stored_rates",
     "stored_results",
     "sweep",
     "train",

@@ -1,62 +1,20 @@
 """What a fair comparison of rules needs besides a table: what an update costs, and steps of equal length."""
 
-import weakref
-
 import pandas as pd
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
 
 from course_utils import runs
+from course_utils.costs import Alive as _AliveTensors  # noqa: F401
+from course_utils.costs import of_update
 from course_utils.data import load_dataset
 from course_utils.rule import Rule
 
 
 def update_cost(rule, x, y, optimizer):
-    """What one `rule.step` on (x, y) needs, counted while a step is made: {"products", "peak", "kept"}.
-
-    products: multiplications inside matrix products. peak: bytes of the tensors alive at once at the worst moment,
-    over what was there before (weights, images, state of the optimiser). kept: bytes of the rule's own parameters
-    and buffers, the network's not counted. The rule takes two steps: the first makes what is made only once.
-    """
+    """As `costs.of_update`, without the time and after a step that is kept."""
     rule.step(x, y, optimizer)
-    optimizer.zero_grad(set_to_none=True)
-    with _AliveTensors() as alive, FlopCounterMode(display=False) as flops:
-        rule.step(x, y, optimizer)
-    own = {id(t): t for t in [*rule.parameters(), *rule.buffers()]}
-    for t in [*rule.net.parameters(), *rule.net.buffers()]:
-        own.pop(id(t), None)
-    kept = sum(t.numel() * t.element_size() for t in own.values())
-    return {"products": flops.get_total_flops() // 2, "peak": alive.peak, "kept": kept}  # a flop counter counts + too
-
-
-class _AliveTensors(TorchDispatchMode):
-    """Adds up the bytes of the tensors that operations make, and takes them off when nobody holds them any more."""
-
-    def __init__(self):
-        super().__init__()
-        self.sizes: dict[int, int] = {}
-        self.now = self.peak = 0
-
-    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
-        given = {t.untyped_storage()._cdata for t in _tensors((arguments, keywords))}
-        out = function(*arguments, **(keywords or {}))
-        for tensor in _tensors(out):
-            storage = tensor.untyped_storage()
-            if storage._cdata not in self.sizes and storage._cdata not in given:  # neither a view nor in place
-                self.sizes[storage._cdata] = storage.nbytes()
-                self.now += storage.nbytes()
-                self.peak = max(self.peak, self.now)
-                weakref.finalize(storage, self._freed, storage._cdata)
-        return out
-
-    def _freed(self, key):
-        self.now -= self.sizes.pop(key)
-
-
-def _tensors(tree):
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
+    cost = of_update(rule, x, y, optimizer, repeats=1)
+    return {name: cost[name] for name in ("products", "peak", "kept")}
 
 
 class RecordedSteps(Rule):

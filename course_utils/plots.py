@@ -1,4 +1,4 @@
-"""Figures of the course: one palette, curves with bands, angles with their chance band, circuits.
+"""Figures of the course: one palette, curves with bands, angles with their chance band, images.
 
 Every function draws on the axes it is given and returns nothing, so that a lesson's cell stays plain matplotlib.
 """
@@ -8,52 +8,55 @@ from itertools import cycle
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.patches import Circle, FancyArrowPatch
 
+from course_utils import rule
 from course_utils.metrics import chance_band
 
 # Okabe and Ito's colours, told apart by every kind of colour vision; the line style says the same once more.
-BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PURPLE = (
-    "#000000",
-    "#E69F00",
-    "#56B4E9",
-    "#009E73",
-    "#F0E442",
-    "#0072B2",
-    "#D55E00",
-    "#CC79A7",
-)
-GREY = "#7F7F7F"
-STYLES = {
-    "Backprop": (BLACK, "-"),
-    "Frozen hidden": (GREY, ":"),
-    "Feedback alignment": (BLUE, "--"),
-    "Direct feedback alignment": (GREEN, (0, (5, 1))),
-    "Error-sign DFA": (SKY, ":"),
-    "Direct random target projection": (ORANGE, (0, (3, 1, 1, 1))),
-    "Sign symmetry": (SKY, "--"),
-    "Kolen–Pollack": (RED, "-."),
-    "Weight mirror": (PURPLE, (0, (3, 1, 1, 1))),
-    "Weight perturbation": (RED, (0, (3, 1, 1, 1))),
-    "Weight forward gradient": (RED, ":"),
-    "Node perturbation": (GREEN, "-."),
-    "Activity forward gradient": (PURPLE, "--"),
-    "Predictive coding": (BLUE, "-."),
-    "Near backprop": (PURPLE, ":"),
-    "Incremental predictive coding": (ORANGE, "--"),
-    "Incremental PC, learned feedback": (RED, (0, (5, 1))),
-    "Bidirectional predictive coding": (GREEN, ":"),
-    "Forward-Forward": (PURPLE, "-."),
-    "PEPITA": (ORANGE, ":"),
-    "Softmax regression": (ORANGE, "-."),
-    "Tilted feedback": (SKY, (0, (5, 1))),
-    "Blend": (PURPLE, (0, (5, 1))),
-    "Node perturbation + feedback alignment": (PURPLE, (0, (5, 1))),
-    "Layered": (ORANGE, (0, (5, 1))),
-    "Random freezing": (GREY, "-."),
-    "Feedback taught by perturbation": (ORANGE, "-"),
+COLORS = {
+    "black": "#000000",
+    "orange": "#E69F00",
+    "sky": "#56B4E9",
+    "green": "#009E73",
+    "yellow": "#F0E442",
+    "blue": "#0072B2",
+    "red": "#D55E00",
+    "purple": "#CC79A7",
+    "grey": "#7F7F7F",
 }
-_OTHERS = [(RED, "-."), (GREEN, (0, (5, 1))), (ORANGE, (0, (3, 1, 1, 1))), (PURPLE, "--"), (SKY, "-")]
+BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PURPLE, GREY = COLORS.values()
+# Lines in words, besides matplotlib's own "-", "--", "-.", ":".
+LINES: dict[str, tuple] = {"long dashes": (0, (5, 1)), "dash dot": (0, (3, 1, 1, 1))}
+NO_RULES = {"Frozen hidden": ("grey", ":"), "Softmax regression": ("orange", "-.")}
+STYLES = {  # of rules that do not declare their `look` yet
+    "Backprop": ("black", "-"),
+    "Feedback alignment": ("blue", "--"),
+    "Direct feedback alignment": ("green", "long dashes"),
+    "Error-sign DFA": ("sky", ":"),
+    "Direct random target projection": ("orange", "dash dot"),
+    "Sign symmetry": ("sky", "--"),
+    "Kolen–Pollack": ("red", "-."),
+    "Weight mirror": ("purple", "dash dot"),
+    "Weight perturbation": ("red", "dash dot"),
+    "Weight forward gradient": ("red", ":"),
+    "Node perturbation": ("green", "-."),
+    "Activity forward gradient": ("purple", "--"),
+    "Predictive coding": ("blue", "-."),
+    "Near backprop": ("purple", ":"),
+    "Incremental predictive coding": ("orange", "--"),
+    "Incremental PC, learned feedback": ("red", "long dashes"),
+    "Bidirectional predictive coding": ("green", ":"),
+    "Forward-Forward": ("purple", "-."),
+    "PEPITA": ("orange", ":"),
+    "Tilted feedback": ("sky", "long dashes"),
+    "Blend": ("purple", "long dashes"),
+    "Node perturbation + feedback alignment": ("purple", "long dashes"),
+    "Layered": ("orange", "long dashes"),
+    "Random freezing": ("grey", "-."),
+    "Feedback taught by perturbation": ("orange", "-"),
+}
+LOOKS: dict[str, tuple] = getattr(rule, "LOOKS", {})  # {title: (color, line)} of every rule class that was made
+_OTHERS = [("red", "-."), ("green", "long dashes"), ("orange", "dash dot"), ("purple", "--"), ("sky", "-")]
 LAYER_STYLES = [(BLUE, "-"), (RED, "--"), (GREEN, "-."), (PURPLE, ":"), (ORANGE, "-"), (SKY, "--")]
 PALE = [(ORANGE, "--"), (GREEN, "-."), (PURPLE, ":"), (SKY, (0, (5, 1)))]  # earlier runs
 UNITS = {
@@ -67,12 +70,13 @@ UNITS = {
 }
 
 
-def style(name):
-    """{"color", "linestyle"} of a rule's title: always the same for the same name."""
-    if "frozen" in name.lower():
-        name = "Frozen hidden"
-    color, line = STYLES.get(name) or _OTHERS[sum(map(ord, name)) % len(_OTHERS)]
-    return {"color": color, "linestyle": line}
+def style(title):
+    """{"color", "linestyle"} for a rule's title: the look it declares, else one that is always the same."""
+    if title not in LOOKS and "frozen" in title.lower():
+        title = "Frozen hidden"
+    other = _OTHERS[sum(map(ord, title)) % len(_OTHERS)]
+    color, line = {**STYLES, **NO_RULES, **LOOKS}.get(title, other)
+    return {"color": COLORS.get(color, color), "linestyle": LINES.get(line, line)}
 
 
 def curves(ax, histories, y="val_accuracy", x="samples"):
@@ -169,53 +173,12 @@ def runs(figure, rule, shown, samples, warning=""):
 def _settings_in_words(settings, names):
     words = []
     for name in names:
-        schedule = settings[name] if isinstance(settings[name], list) else [(0, settings[name])]
-        values = [f"{value:g}" for _, value in schedule]
+        setting = settings[name]
+        steps = getattr(setting, "steps", setting if isinstance(setting, list) else [(0, setting)])
+        values = [f"{value:g}" for _, value in steps]
         middle = ["…"] * (len(values) > 2)
         words.append(f"{name.replace('_', ' ')} {' → '.join([values[0], *middle, *values[1:][-1:]])}")
     return ", ".join(words)
-
-
-def circuit(ax, layers, forward, feedback, feedback_fixed=True, error="e", title=""):
-    """Draw who sends what to whom, from left to right.
-
-    layers: names, as ["x", "h₁", "ŷ"]; forward: a label for each connection between them; feedback: a label (or
-    None) for what carries the error back over the same connection. Solid blue: forward, plastic. Back: dashed
-    orange, thick when its weights are fixed, and marked "copy" when they mirror the forward weights.
-    """
-    for i, name in enumerate(layers):
-        ax.add_patch(Circle((2 * i, 0), 0.38, facecolor="white", edgecolor=BLACK, linewidth=1.5))
-        ax.text(2 * i, 0, name, ha="center", va="center", fontsize=13)
-    last = 2 * (len(layers) - 1)
-    ax.add_patch(Circle((last, -1.3), 0.34, facecolor="#FBE9DF", edgecolor=RED, linewidth=1.5))
-    ax.text(last, -1.3, error, ha="center", va="center", fontsize=13)
-    _arrow(ax, (last, -0.42), (last, -0.94), RED, "-")
-    for i, (ahead, back) in enumerate(zip(forward, feedback, strict=True)):
-        _arrow(ax, (2 * i + 0.4, 0), (2 * i + 1.58, 0), BLUE, "-")
-        ax.text(2 * i + 1, 0.14, ahead, ha="center", va="bottom", color=BLUE, fontsize=12)
-        if back is None:
-            continue
-        start = (2 * i + 1.66, -1.3) if i == len(forward) - 1 else (2 * i + 1.7, -1.3)
-        _arrow(ax, start, (2 * i + 0.1, -0.44), RED, "--" if feedback_fixed else ":")
-        ax.text(2 * i + 0.8, -0.95, back, ha="right", va="top", color=RED, fontsize=11)
-    ax.set(xlim=(-0.6, last + 0.6), ylim=(-1.85, 0.75), aspect="equal", title=title)
-    ax.axis("off")
-
-
-def _arrow(ax, start, end, color, line):
-    ax.add_patch(
-        FancyArrowPatch(
-            start,
-            end,
-            arrowstyle="-|>",
-            mutation_scale=14,
-            color=color,
-            linestyle=line,
-            linewidth=1.8,
-            shrinkA=0,
-            shrinkB=0,
-        )
-    )
 
 
 def images(ax, rows, shape=(28, 28), titles=None):

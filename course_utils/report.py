@@ -43,12 +43,12 @@ def environment():
 
 
 def _wanted():
-    """(package, version range) of all that the course asks for."""
+    """(package, version range) of all that the course asks for, the extra `lab` included: lessons are opened in it."""
     try:
         asked = [Requirement(line) for line in importlib.metadata.requires(COURSE) or []]
     except importlib.metadata.PackageNotFoundError:
         asked = [Requirement(name) for name in ("torch", "torchvision", "numpy", "ipywidgets", "jupyterlab")]
-    asked = [r for r in asked if r.marker is None or r.marker.evaluate()]
+    asked = [r for r in asked if r.marker is None or r.marker.evaluate({"extra": "lab"})]
     return [*sorted((r.name, r.specifier) for r in asked), *((name, None) for name in ALSO)]
 
 

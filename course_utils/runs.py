@@ -1,8 +1,9 @@
-"""One run, one frame: the cells that sweeps are made of, in the schema of all stored tables."""
+"""One run, one frame: what sweeps are made of, in the schema of all stored tables."""
 
 import ast
 import datetime
 import functools
+import inspect
 import platform
 import subprocess
 from pathlib import Path
@@ -15,40 +16,29 @@ from course_utils.network import MLP
 from course_utils.rule import FrozenHidden
 from course_utils.training import evaluate, train
 
-RESULTS = Path(__file__).parent.parent / "results"
-SCHEMA = [
-    "rule",
-    "dataset",
-    "sizes",
-    "seed",
-    "lr",
-    "noise",
-    "epoch",
-    "samples",
-    "seconds",
-    "val_accuracy",
-    "test_accuracy",
-    "device",
-    "versions",
-    "commit",
-    "measured",
-]
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "results"
+FACTS = ["device", "versions", "commit", "measured"]
+SCHEMA = ["rule", "dataset", "sizes", "seed", "lr", "noise", "epoch", "samples", "seconds", "val_accuracy"]
+SCHEMA += ["test_accuracy", *FACTS]
 
 
 def make_rule(name, sizes, seed, knobs=None, **network):
     """A fresh network and rule. name: "Backprop", "FeedbackAlignment(feedback_scale=0.5)", "FrozenHidden(…)" of
     such a one for the control, or a class; knobs: more arguments for the rule."""
-    if isinstance(name, type):
-        return name(MLP(sizes, seed=seed, **network), seed=seed, **(knobs or {}))
-    framed = name.startswith("FrozenHidden(") and name.endswith(")")
+    framed = isinstance(name, str) and name.startswith("FrozenHidden(") and name.endswith(")")
     inner = name.removeprefix("FrozenHidden(").removesuffix(")") if framed else name
-    rule_class, written = read_call(inner)
-    if rule_class not in rules.ALL:
+    rule_class, arguments = (inner, {}) if isinstance(inner, type) else read_call(inner)
+    rule_class = rules.ALL.get(rule_class, rule_class)
+    if isinstance(rule_class, str):
         raise ValueError(
             f"rule is {name!r}; use one of: {', '.join(rules.ALL)}, with keyword=value, or FrozenHidden(…) of one"
         )
-    rule = rules.ALL[rule_class](MLP(sizes, seed=seed, **network), seed=seed, **written, **(knobs or {}))
-    return rule if inner == name else FrozenHidden(rule)
+    taken = inspect.signature(rule_class).parameters.values()
+    if any(p.name == "seed" or p.kind is p.VAR_KEYWORD for p in taken):  # a rule of one's own may have nothing to draw
+        arguments = {"seed": seed} | arguments
+    rule = rule_class(MLP(sizes, seed=seed, **network), **arguments, **(knobs or {}))
+    return FrozenHidden(rule) if framed else rule
 
 
 def read_call(text):
@@ -79,14 +69,13 @@ def run_rule(rule, name, data, lr, seed, test=False, network=None, **training):
     frame["test_accuracy"] = float("nan")
     if test:
         frame.loc[frame.index[-1], "test_accuracy"] = evaluate(rule, data.x_test, data.y_test)
-    noise = training.get("input_noise", 0.0) or training.get("activity_noise", 0.0)
     facts = {
         "rule": name if isinstance(name, str) else name.__name__,
         "dataset": data.name,
         "sizes": " ".join(["-".join(map(str, rule.net.sizes)), *(network or {}).values()]),  # "784-500-10 tanh"
         "seed": seed,
         "lr": rule.lr if lr is None else lr,
-        "noise": noise,
+        "noise": training.get("input_noise", 0.0) or training.get("activity_noise", 0.0),
         **provenance(data.x_train.device),
     }
     return frame.assign(**facts)[SCHEMA]
@@ -105,10 +94,8 @@ def provenance(device):
 
 @functools.cache
 def _commit():
+    command = ["git", "describe", "--always", "--dirty"]
     try:
-        shown = subprocess.run(
-            ["git", "describe", "--always", "--dirty"], cwd=RESULTS.parent, capture_output=True, text=True, check=True
-        )
-        return shown.stdout.strip()
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

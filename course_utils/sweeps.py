@@ -1,15 +1,11 @@
-"""Many runs, one table: the measurements behind `results/`, and how a lesson reads them.
+"""Many runs, one table: the measurements behind the lessons' stored tables, and how a lesson reads them.
 
-A sweep is a list of cells, each a function and its settings. A finished cell is a CSV in a folder, so a sweep that was
-interrupted goes on where it was. joblib decides where the cells run: here, on all cores, or on a Dask cluster.
+A sweep is a list of runs, each a function and its settings. A finished run is a CSV in a folder, so a sweep that was
+interrupted goes on where it was. joblib decides where they run: here, on all cores, or on a Dask cluster.
 """
 
 import contextlib
-import functools
-import hashlib
-import inspect
 import itertools
-import json
 import os
 import re
 import time
@@ -20,19 +16,43 @@ from joblib import Parallel, delayed
 from tqdm.auto import tqdm
 
 from course_utils import rules as registry
-from course_utils.runs import RESULTS, SCHEMA, read_call, one_run
 from course_utils.data import Dataset, load_dataset
 from course_utils.device import current_device, use_device
-from course_utils.rule import Rule
+from course_utils.runs import RESULTS, ROOT, SCHEMA, one_run
+from course_utils.sources import key
 
 
 def stored_results(number):
-    """The stored table of lesson `number` (an int or "06"), in the schema above; FileNotFoundError says how to
-    make it."""
-    path = RESULTS / f"{int(number):02d}.csv"
-    if not path.exists():
-        raise FileNotFoundError(f"{path.name} is not there: make it with `make results N={int(number):02d}`")
-    return pd.read_csv(path)
+    """The stored runs of lesson `number` (an int or "06"), in the schema above; FileNotFoundError says how to
+    make them."""
+    return read_tables(number, "runs")[SCHEMA]
+
+
+def stored_rates(number):
+    """The runs among which the learning rates of lesson `number` were chosen, on validation; in the same schema."""
+    return read_tables(number, "rates")[SCHEMA]
+
+
+def read_tables(number, kind):
+    """All tables of one kind, "runs" or "rates": the study's blocks in their order, rules in the registry's."""
+    number, lessons = f"{int(number):02d}", ROOT / "lessons"
+    if not lessons.is_dir():
+        raise FileNotFoundError(
+            f"the {kind} of lesson {number} are in the course's repository, not in the installed package: "
+            "clone it, and install it from there with `pip install -e .`"
+        )
+    paths = {path.stem: path for path in sorted(lessons.glob(f"{number}_*/made/{kind}/*.csv"))}
+    if not paths:
+        raise FileNotFoundError(f"lesson {number} has no stored {kind}: make them with `make results N={number}`")
+    tables = [read_table(paths[name]) for name in dict.fromkeys([*registry.ALL, *paths]) if name in paths]
+    return pd.concat(tables, ignore_index=True).sort_values("block", kind="stable", ignore_index=True)
+
+
+def read_table(path):
+    """The table of one file, with the facts about the machine, which stand on its top, in every row."""
+    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    facts = dict(line.removeprefix("# ").split(": ", 1) for line in lines if line.startswith("# "))
+    return pd.read_csv(path, skiprows=len(facts)).assign(**facts)
 
 
 def best_lr(table):
@@ -52,19 +72,20 @@ def sweep(
     list or dictionary of these, such as `cu.rules.ALL`. data: a name, or what load_dataset gave for it. lr: a number,
     a list, None (the rule's own), or {rule: one of these}. noise: std, a number or a list, of the noise that
     training adds on the "input" or, by noise_on, the "activity". seeds: how many, or a list. test: look at the
-    test set after the last step. function: what one cell does, `one_run` or another of the same first four
+    test set after the last step. function: what one run does, `one_run` or another of the same first four
     arguments. settings: what else the function takes (epochs, batch_size, optimizer, network, knobs, …).
 
-    Cells are divided by joblib: `with joblib.parallel_config(n_jobs=-1)` uses all cores, `backend="dask"` a Dask
-    cluster; each uses `threads` threads of torch wherever it runs, so that the numbers are the same. A finished
-    cell is a CSV in `folder` (default results/cells) and is not computed again unless its settings, or the source
-    of its rule's class, have changed. Raises ValueError for what the rule, the network or `train` refuse.
+    Runs are divided by joblib: `with joblib.parallel_config(n_jobs=-1)` uses all cores, `backend="dask"` a Dask
+    cluster; each uses `threads` threads of torch wherever it is, so that the numbers are the same. A finished run is
+    a CSV in `folder` (default results/finished) and is not computed again unless its settings have changed, or the
+    code that decides its numbers: the rule, wherever it is written, the function, the course's core. Raises
+    ValueError for what the rule, the network or `train` refuse.
     """
     if isinstance(data, Dataset):
         settings, data = settings | _limit_of(data), data.requested
     settings |= {"dataset": load_dataset(data).name, "test": test}
-    cells = grid(rules, sizes, lr, noise, seeds, noise_on=noise_on, function=function, **settings)
-    return pd.concat(run_cells(cells, folder, threads, progress), ignore_index=True)
+    runs = grid(rules, sizes, lr, noise, seeds, noise_on=noise_on, function=function, **settings)
+    return pd.concat(run_all(runs, folder, threads, progress), ignore_index=True)
 
 
 def _limit_of(data):
@@ -73,13 +94,13 @@ def _limit_of(data):
     if data.x_train.data_ptr() != whole.x_train.data_ptr() or data.x_test is not whole.x_test:
         raise ValueError(
             "a sweep's workers load their data by name; give a name or what cu.load_dataset returned, "
-            "or make other data inside a function of your own: cu.sweep(…, function=my_cell)"
+            "or make other data inside a function of your own: cu.sweep(…, function=my_run)"
         )
     return {} if len(data.x_train) == len(whole.x_train) else {"limit": len(data.x_train)}
 
 
 def grid(rules, sizes, lr=None, noise=0.0, seeds=5, *, noise_on="input", function=one_run, **settings):
-    """The cells of a sweep, (function, settings) each, in the order of the frame."""
+    """The runs of a sweep, (function, settings) each, in the order of the frame."""
     if noise_on not in ("input", "activity"):
         raise ValueError(f'noise_on is {noise_on!r}; use "input" or "activity"')
     names = _as_list(list(rules.values()) if isinstance(rules, dict) else rules)
@@ -88,13 +109,13 @@ def grid(rules, sizes, lr=None, noise=0.0, seeds=5, *, noise_on="input", functio
     if missing := [str(name) for name in names if name not in lrs]:
         raise ValueError(f"lr has no value for {', '.join(missing)}; add it, or give one lr for all")
     seeds = range(seeds) if isinstance(seeds, int) else seeds
-    cells = []
+    runs = []
     for name in names:
         for rate, std, seed in itertools.product(_as_list(lrs[name]), _as_list(noise), seeds):
             noises = {f"{noise_on}_noise": std} if std else {}
             one = {"name": name, "sizes": list(sizes), "lr": rate, "seed": seed, **settings, **noises}
-            cells.append((function, one))
-    return cells
+            runs.append((function, one))
+    return runs
 
 
 def _as_list(value):
@@ -107,26 +128,26 @@ def _name_of(rule):
     return rule.__name__ if known else rule
 
 
-def run_cells(cells, folder=None, threads=1, progress=True):
-    """The frames of (function, settings) cells, in their order; finished ones are read from `folder`."""
-    folder = Path(folder or (RESULTS / "cells" if RESULTS.is_dir() else "cells"))
+def run_all(runs, folder=None, threads=1, progress=True):
+    """The frames of (function, settings) runs, in their order; finished ones are read from `folder`."""
+    folder = Path(folder or (RESULTS / "finished" if RESULTS.is_dir() else "finished_runs"))
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / file_name(function, settings) for function, settings in cells]
-    waiting = {path.name: cell for path, cell in zip(paths, cells, strict=True) if not path.exists()}
-    run = Parallel(return_as="generator_unordered")(
+    paths = [folder / file_name(function, settings) for function, settings in runs]
+    waiting = {path.name: run for path, run in zip(paths, runs, strict=True) if not path.exists()}
+    frames = Parallel(return_as="generator_unordered")(
         delayed(_run)(name, function, settings, str(current_device()), threads)
         for name, (function, settings) in waiting.items()
     )
-    with tqdm(run, total=len(waiting), desc="sweep", unit="cell", disable=not (progress and waiting)) as done:
+    with tqdm(frames, total=len(waiting), desc="sweep", unit="run", disable=not (progress and waiting)) as done:
         for name, frame in done:
-            temporary = folder / f".{os.getpid()}.{name}"  # a reader sees a whole cell or none
+            temporary = folder / f".{os.getpid()}.{name}"  # a reader sees a whole run or none
             frame.to_csv(temporary, index=False)
             temporary.replace(folder / name)
     return [pd.read_csv(path, float_precision="round_trip")[SCHEMA] for path in paths]
 
 
 def _run(name, function, settings, device, threads):
-    """One cell on whichever machine this is: (its file's name, its frame, with the processor seconds it took)."""
+    """One run on whichever machine this is: (its file's name, its frame, with the processor seconds it took)."""
     begin = time.process_time()
     with use_device(device, threads), contextlib.redirect_stdout(None):  # a run that diverges says so in its rows
         if load_dataset(settings.get("dataset", "mnist")).is_fallback:
@@ -136,26 +157,7 @@ def _run(name, function, settings, device, threads):
 
 
 def file_name(function, settings):
-    """The file of a cell: readable, and different for different settings, function or source of the rule."""
-    rule = settings["name"]
-    shown = rule if isinstance(rule, str) else rule.__name__
-    sources = [_source(base) for base in _class_of(rule).__mro__ if issubclass(base, Rule) and base is not Rule]
-    what = [f"{function.__module__}.{function.__name__}", {**settings, "name": shown}, sources]
-    digest = hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()[:12]
-    words = f"{shown} {'-'.join(map(str, settings['sizes']))} lr {settings['lr']} seed {settings['seed']}"
-    return f"{re.sub(r'[^A-Za-z0-9.=-]+', '_', words)}_{digest}.csv"
-
-
-def _class_of(rule):
-    if isinstance(rule, type):
-        return rule
-    inner = rule.removeprefix("FrozenHidden(").removesuffix(")") if rule.startswith("FrozenHidden(") else rule
-    return registry.ALL.get(read_call(inner)[0], Rule)
-
-
-@functools.cache
-def _source(rule_class):
-    try:
-        return inspect.getsource(rule_class)
-    except (OSError, TypeError):
-        return ""  # typed in somewhere; only its name is known
+    """The file of a run: readable, and another one when anything has changed that decides its numbers."""
+    rule = settings["name"] if isinstance(settings["name"], str) else settings["name"].__name__
+    words = f"{rule} {'-'.join(map(str, settings['sizes']))} lr {settings['lr']} seed {settings['seed']}"
+    return f"{re.sub(r'[^A-Za-z0-9.=-]+', '_', words)}_{key(function, settings)}.csv"

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import sys
 
 import matplotlib
 import pytest
@@ -43,7 +42,3 @@ def chromium(request) -> str:
 def pytest_terminal_summary(terminalreporter, config):
     if config.stash.get(missing_browser, False):
         terminalreporter.write_line(NO_CHROMIUM, yellow=True, bold=True)
-
-
-if __name__ == "__main__":  # for the Makefile: is there one?
-    sys.exit(find_chromium() is None)

@@ -1,8 +1,8 @@
-"""How fast are the rules and the tools? `python tools/bench.py` prints one table, `--write` stores it too;
+"""How fast are the rules and the tools? `python -m tools.bench` prints one table, `--write` stores it too;
 `--gpu` measures the steps on a GPU alone, for a machine whose processor is of no interest.
 
 In one run, in rounds: each round times every candidate once, so that a slow moment falls on all of them, and
-ratios are taken within a round. To add a rule, add an entry to ENTRIES.
+ratios are taken within a round. Every rule has its row; what else is worth one stands in `ENTRIES`.
 """
 
 import argparse
@@ -12,9 +12,8 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
+from typing import NamedTuple
 
 import pandas as pd
 import torch
@@ -22,29 +21,32 @@ import torchvision
 from torch import nn
 
 import course_utils as cu
-from course_utils.runs import RESULTS, provenance
+from course_utils import costs
 from course_utils.data import _find_or_download
-from course_utils.rules.weight_perturbation import AT_ONCE
-from course_utils.training import _make_optimizer
+from course_utils.runs import RESULTS, make_rule, provenance, read_call
 
-LR = 1e-3  # small: the timed steps see one batch again and again, and the weights must stay ordinary numbers
-GOALS = {"step / bare products": "≤ 1.6", "step / autograd": "≤ 0.9", "DataLoader / train": "≥ 5"}
+GOALS = {
+    "step / bare products": "≤ 1.6",
+    "step / autograd": "≤ 0.9",
+    "DataLoader / train": "≥ 5",
+    "epoch by train / bare products": "≤ 1.5",
+}
 GOAL_OF_TRIES = "≤ 2"  # of step over products, for rules that try and see: their noise is no product
-COLUMNS = ["measure", "rule", "unit", "goal", "cpu", "cpu_spread", "gpu", "gpu_spread"]
+COMPARABLE = 1.25  # autograd's step compares with a rule that multiplies at most so many times as much
+COLUMNS = ["measure", "rule", "network", "unit", "goal", "cpu", "cpu_spread", "gpu", "gpu_spread"]
+UNITS = {"step": "ms", "rate of bare products": "GFLOP/s", "matmul rate": "GFLOP/s"}
 STARTS = ["import torch", "then import course_utils", "first load_dataset", "second load_dataset"]
 HEADER = """
 Medians; spread: 25th to 75th percentile over the rounds. Ratios are taken within a round.
-step: rule.step(x, y, optimizer) on one batch of 128, with train's SGD of momentum 0.9; 784-500-10, direct feedback
-784-500-500-10, perturbation 784-256-10, predictive coding 784-256-256-10 in batches of 500,
-without a goal over autograd's step: it settles for 20 sweeps first.
+network: sizes × batch. step: rule.step(x, y, optimizer) on one batch, with train's SGD of momentum 0.9.
 matmul rate: torch.mm of two square float32 matrices, 1024 wide: what this machine can do at best.
-bare products (the bound): the step's matrix products by torch.mm into ready outputs, same shapes and order of
-operands; no bias, activation, loss, check, allocation or optimiser.
-products of its passes, for rules that try and see: what their passes would multiply if each were made in full; the
-bare products are fewer where several passes share one.
-autograd: nn.Sequential, F.cross_entropy, loss.backward() and the same optimiser as torch makes it by default.
-epoch, on the CPU: 40 batches scaled to 55,000 images; by train without evaluation, or by the same rule.step
-fed by a DataLoader (torchvision's MNIST, ToTensor, shuffled, no workers). import, load: in a fresh process.
+bare products (the bound): the matrix products that the step was seen to make, by torch.mm and torch.bmm into ready
+outputs, same shapes and order in memory; no bias, activation, loss, check, allocation or optimiser.
+autograd: nn.Sequential, F.cross_entropy, loss.backward() and the same optimiser as torch makes it by default; for
+rules that multiply about as much.
+epoch, on the CPU: 55,000 images by train, without evaluation; or by the same rule.step fed by a DataLoader
+(torchvision's MNIST, ToTensor, shuffled, no workers); or the bare products of so many steps. import, load: in a
+fresh process.
 """
 FRESH_PROCESS = """from timeit import timeit
 lines = ["import torch", "import course_utils", *2 * ["from course_utils import data; data.load_dataset()"]]
@@ -52,203 +54,38 @@ print(*(timeit(line, number=1) for line in lines))
 """
 
 
-def layered_products(sizes, batch):
-    """The products of a rule with one sweep forward and one back: (kind, batch, inputs, outputs) each."""
-    layers = [(batch, *layer) for layer in itertools.pairwise(sizes)]
-    per_kind = {"forward": layers, "gradient": layers, "back": layers[1:]}  # no error goes back to the input
-    return [(kind, *layer) for kind, group in per_kind.items() for layer in group]
+class Entry(NamedTuple):
+    """A rule to time, as `make_rule` reads it, and on what."""
 
-
-def direct_products(sizes, batch):
-    """As layered_products, but what goes back comes to each hidden layer straight from the output."""
-    straight = [("back", batch, units, sizes[-1]) for units in sizes[1:-1]]
-    return [product for product in layered_products(sizes, batch) if product[0] != "back"] + straight
-
-
-def mirror_products(sizes, batch, patterns=128):
-    """As layered_products, and what one mirror step adds for each layer with feedback: Y = Ξ Wᵀ, then Yᵀ Ξ."""
-    mirrors = [(kind, patterns, *layer) for layer in itertools.pairwise(sizes[1:]) for kind in ("forward", "gradient")]
-    return layered_products(sizes, batch) + mirrors
-
-
-def multiply_adds(products):
-    """Σ batch · inputs · outputs: each product, of whatever kind, meets every weight once per example."""
-    return sum(math.prod(shape) for _, *shape in products)
-
-
-@dataclass
-class Entry:
-    """A rule to time: its class, the network's sizes, the batch, the matrix products one step needs, its knobs;
-    passes: how many full forward passes the rule makes, where some of their products are shared."""
-
-    rule: type[cu.Rule]
-    sizes: list[int]
-    batch: int
-    products: Callable[[list[int], int], list[tuple]] = layered_products
-    knobs: dict = field(default_factory=dict)
-    passes: int = 0
+    rule: str
+    sizes: tuple[int, ...] = (784, 500, 10)
+    batch: int = 128
 
     @property
-    def name(self):
-        given = ", ".join(f"{knob}={value!r}" for knob, value in self.knobs.items())
-        return f"{self.rule.__name__}({given})" if given else self.rule.__name__
+    def network(self):
+        return f"{'-'.join(map(str, self.sizes))} × {self.batch}"
 
 
-def unit_noise_products(draws, passes):
-    """Of a rule that tries units: the draws share the first product and the gradient's; each makes so many passes."""
-
-    def products(sizes, batch):
-        layers = [(batch, *layer) for layer in itertools.pairwise(sizes)]
-        tries = [("forward", draws * batch, *layer[1:]) for layer in layers[1:]] * passes
-        credit = [("credit", batch, draws, units) for units in sizes[1:] if draws > 1]
-        return [*(("forward", *s) for s in layers), *tries, *credit, *(("gradient", *s) for s in layers)]
-
-    return products
-
-
-def weight_noise_products(draws):
-    """Of a rule that tries weights: a pass here for each part of the draws; both tries of a draw share the first
-    product; the weighted mean of the directions."""
-
-    def products(sizes, batch):
-        (inputs, units), *later = itertools.pairwise(sizes)
-        numbers = [n for i, o in itertools.pairwise(sizes) for n in (i * o, o)]
-        parts = math.ceil(draws / (AT_ONCE // sum(numbers)))
-        here = [("forward", batch, *layer) for layer in itertools.pairwise(sizes)] * parts
-        tries = [
-            ("forward", batch, inputs, draws * units),
-            *(("forward", draws * batch, *layer) for layer in later * 2),
-        ]
-        return [*here, *tries, *(("back", 1, n, draws) for n in numbers)]
-
-    return products
-
-
-def full_products(sizes, batch, passes):
-    """The products of so many forward passes, each made in full, and of one gradient."""
-    layers = [(batch, *layer) for layer in itertools.pairwise(sizes)]
-    return [*(("forward", *s) for s in layers * passes), *(("gradient", *s) for s in layers)]
-
-
-def settling_products(sweeps):
-    """Of predictive coding: what a sweep multiplies leaves out the first layer, whose prediction stands still."""
-
-    def products(sizes, batch):
-        layers = [(batch, *layer) for layer in itertools.pairwise(sizes)]
-        moving = layers[1:] or layers  # without hidden layers a sweep predicts the output again
-        sweep = [("back", *s) for s in layers[1:]] + [("forward", *s) for s in moving]
-        return [*(("forward", *s) for s in layers), *sweep * sweeps, *(("gradient", *s) for s in layers)]
-
-    return products
-
-
-def incremental_products(sweeps):
-    """Of incremental predictive coding: as settling_products, with a gradient and new predictions at every sweep."""
-
-    def products(sizes, batch):
-        layers = [(batch, *layer) for layer in itertools.pairwise(sizes)]
-        moving = [("forward", *s) for s in layers[1:] or layers]  # without hidden layers the output is predicted again
-        ahead, anew = [("forward", *s) for s in layers], [("forward", *layers[0]), *moving]
-        sweep = [("back", *s) for s in layers[1:]] + moving + [("gradient", *s) for s in layers]
-        return [*ahead, *(sweep + anew) * (sweeps - 1), *sweep]
-
-    return products
-
-
-def two_streams_products(sweeps):
-    """Of bidirectional predictive coding: both streams once, then sweeps in which the image is V_1 times itself."""
-
-    def products(sizes, batch):
-        layers = [(batch, *layer) for layer in itertools.pairwise(sizes)]
-        pixels, *between = layers
-        square = [("forward", sizes[1], sizes[0], sizes[1]), ("back", *pixels)]
-        start = [("forward", *layer) for layer in layers] + [("back", *layer) for layer in layers[1:]] + square
-        inner = [(kind, *layer) for layer in between for kind in ("forward", "back")]  # predict up; hear from above
-        inner += [(kind, *layer) for layer in between[:-1] for kind in ("forward", "back")]  # the same, down
-        sweep = [*inner, ("forward", batch, sizes[1], sizes[1])]
-        end = [("back", *pixels), *(("gradient", *layer) for layer in layers * 2)]
-        return start + sweep * sweeps * (len(sizes) > 2) + end
-
-    return products
-
-
-def pepita_products(sizes, batch):
-    """Two passes, but the second's first product has as many columns as there are outputs, and the network is given
-    W₁F; the second input; the gradients."""
-    layers = [(batch, *layer) for layer in itertools.pairwise(sizes)]
-    ends, units = (sizes[0], sizes[-1]), sizes[1]
-    nudge = [("forward", batch, ends[1], ends[0]), ("forward", units, *ends), ("forward", batch, ends[1], units)]
-    second = [("forward", *layer) for layer in layers[1:]]
-    return [*(("forward", *s) for s in layers), *nudge, *second, *(("gradient", *s) for s in layers)]
-
-
-def forward_forward_products(sizes, batch):
-    """Layer 1's image once for all passes, its label pixels apart; true pair, false pair, no label; no way back."""
-    *hidden, readout = itertools.pairwise(sizes)
-    first = [("forward", batch, *sizes[:2]), ("forward", 3 * batch, sizes[-1], sizes[1])]
-    credit = [("gradient", batch, *sizes[:2]), ("gradient", 2 * batch, sizes[-1], sizes[1])] if hidden else []
-    between = [(kind, n * batch, *s) for s in hidden[1:] for kind, n in (("forward", 3), ("gradient", 2))]
-    return [*first, *credit, *between, ("forward", batch, *readout), ("gradient", batch, *readout)]
-
-
-ENTRIES = [Entry(cu.rules.ALL[name], [784, 500, 10], 128) for name in ("Backprop", "FeedbackAlignment", "KolenPollack")]
-_knobs: dict
-for _magnitude in ("uniform", "fixed_magnitude", "batch_magnitude"):
-    _knobs = {"magnitude": _magnitude}
-    ENTRIES.append(Entry(cu.rules.ALL["SignSymmetry"], [784, 500, 10], 128, knobs=_knobs))
-ENTRIES.append(Entry(cu.rules.ALL["WeightMirror"], [784, 500, 10], 128, mirror_products))
-for _name in ("DirectFeedbackAlignment", "ErrorSignDFA", "DirectRandomTargetProjection"):
-    ENTRIES.append(Entry(cu.rules.ALL[_name], [784, 500, 500, 10], 128, direct_products))
-for _draws in (1, 10, 100):
-    for _name, _passes in (("NodePerturbation", 2), ("ActivityForwardGradient", 1)):
-        _products = unit_noise_products(_draws, _passes)
-        _all = 1 + _passes * _draws
-        ENTRIES.append(Entry(cu.rules.ALL[_name], [784, 256, 10], 128, _products, {"draws": _draws}, _all))
-    _knobs = {"draws": _draws, "noise": "rademacher"}
-    _products = weight_noise_products(_draws)
-    _all = 1 + 2 * _draws
-    ENTRIES.append(Entry(cu.rules.ALL["WeightPerturbation"], [784, 256, 10], 128, _products, _knobs, _all))
-for _name, _batch, _sweeps, _products in (
-    ("PredictiveCoding", 500, 20, settling_products),
-    ("IncrementalPredictiveCoding", 128, 8, incremental_products),
-    ("LearnedFeedbackPC", 128, 8, incremental_products),
-    ("BidirectionalPredictiveCoding", 128, 8, two_streams_products),
-):
-    _knobs = {"inference_steps": _sweeps}
-    ENTRIES.append(Entry(cu.rules.ALL[_name], [784, 256, 256, 10], _batch, _products(_sweeps), _knobs))
-ENTRIES.append(Entry(cu.rules.ALL["Pepita"], [784, 500, 10], 128, pepita_products))
-ENTRIES.append(Entry(cu.rules.ALL["ForwardForward"], [784, 500, 500, 10], 128, forward_forward_products))
-
-
-def bare_products(products, device):
-    """A call that runs the products and nothing else: operands ordered as in the rules, outputs allocated."""
-    ready = []
-    for kind, batch, inputs, outputs in products:
-        if kind == "credit":  # Σ over draws, for every example: a batch of row times matrix
-            left, right = (
-                torch.randn(batch, 1, inputs, device=device),
-                torch.randn(batch, inputs, outputs, device=device),
-            )
-            ready.append((torch.bmm, left, right, left.new_empty(batch, 1, outputs)))
-            continue
-        shapes = (batch, inputs), (batch, outputs), (outputs, inputs)
-        h, delta, w = (torch.randn(shape, device=device) for shape in shapes)
-        left, right = {"forward": (h, w.T), "gradient": (delta.T, h), "back": (delta, w)}[kind]
-        ready.append((torch.mm, left, right, left.new_empty(len(left), right.shape[1])))
-    return lambda: [product(left, right, out=out) for product, left, right, out in ready]
+ENTRIES = [
+    *map(Entry, cu.rules.ALL),
+    Entry("DirectFeedbackAlignment", (784, 500, 500, 10)),
+    *(Entry(f"NodePerturbation(draws={k})", (784, 256, 10)) for k in (1, 10, 100)),
+    *(Entry(f"WeightPerturbation(draws={k}, noise='rademacher')", (784, 256, 10)) for k in (1, 10, 100)),
+    Entry("PredictiveCoding(inference_steps=20)", (784, 256, 256, 10), 500),
+]
 
 
 def rule_step(entry, device):
     """rule.step, with the optimiser that `train` makes."""
-    rule = entry.rule(cu.MLP(entry.sizes, device=device), **entry.knobs)
-    return partial(rule.step, optimizer=_make_optimizer(rule, "sgd", LR, 0.9))
+    rule = make_rule(entry.rule, list(entry.sizes), 0, device=device)
+    return partial(rule.step, optimizer=costs.sgd(rule))
 
 
 def autograd_step(entry, device):
     """What a PyTorch program does, with torch's own choice of optimiser code."""
     layers = [f for pair in itertools.pairwise(entry.sizes) for f in (nn.Linear(*pair), nn.ReLU())]
     net = nn.Sequential(*layers[:-1]).to(device)
-    optimizer = torch.optim.SGD(net.parameters(), lr=LR, momentum=0.9)
+    optimizer = torch.optim.SGD(net.parameters(), lr=costs.LR, momentum=0.9)
 
     def step(x, y):
         optimizer.zero_grad()
@@ -269,83 +106,95 @@ def seconds(call, repeats, device):
     return (time.perf_counter() - begin) / repeats
 
 
-def measure_steps(entries, device, rounds, repeats):
-    """{(measure, rule): one value a round} for every entry's step."""
-    values, candidates = defaultdict(list), []
-    for e in entries:
-        x = torch.rand(e.batch, e.sizes[0], device=device)
-        y = torch.randint(e.sizes[-1], (e.batch,), device=device)
-        steps = partial(rule_step(e, device), x, y), partial(autograd_step(e, device), x, y)
-        calls = [bare_products(e.products(e.sizes, e.batch), device), *steps]
-        if e.passes:
-            calls.append(bare_products(full_products(e.sizes, e.batch, e.passes), device))
-        candidates.append((e.name, multiply_adds(e.products(e.sizes, e.batch)), calls))
-        for call in calls * 10:  # warm caches and allocators
+class Candidate:
+    """An entry ready to be timed: its step, the bare products of it, autograd's step or None, its multiplications."""
+
+    def __init__(self, entry, device):
+        x = torch.rand(entry.batch, entry.sizes[0], device=device)
+        y = torch.randint(entry.sizes[-1], (entry.batch,), device=device)
+        self.step, autograd = (partial(make(entry, device), x, y) for make in (rule_step, autograd_step))
+        self.step()  # makes what is made only once
+        products = costs.products_of(self.step)
+        self.bare = costs.replay(products, device)
+        self.work, others = (sum(p.multiplications for p in made) for made in (products, costs.products_of(autograd)))
+        self.autograd = autograd if self.work <= COMPARABLE * others else None
+        for call in [self.bare, self.step, self.autograd or self.step] * 10:  # warm caches and allocators
             call()
-    for name, work, calls in candidates * rounds:
-        bare, step, autograd, *full = (seconds(call, repeats, device) for call in calls)
-        values["step", name].append(1e3 * step)
-        values["step / bare products", name].append(step / bare)
-        values["step / autograd", name].append(step / autograd)
-        if full:
-            values["step / products of its passes", name].append(step / full[0])
-        values["rate of bare products", name].append(2e-9 * work / bare)
+
+
+def measure_steps(entries, device, rounds, repeats):
+    """{(measure, rule, network): one value a round} for every entry's step."""
+    values, candidates = defaultdict(list), [(entry, Candidate(entry, device)) for entry in entries]
+    for entry, candidate in candidates * rounds:
+        key, step = (entry.rule, entry.network), seconds(candidate.step, repeats, device)
+        bare = seconds(candidate.bare, repeats, device)
+        values["step", *key].append(1e3 * step)
+        values["step / bare products", *key].append(step / bare)
+        if candidate.autograd:
+            values["step / autograd", *key].append(step / seconds(candidate.autograd, repeats, device))
+        values["rate of bare products", *key].append(2e-9 * candidate.work / bare)
     return values
 
 
 def measure_matmul(device, rounds, width=1024):
-    """{(measure, ""): one value a round}: one large product, to tell this machine from others."""
+    """{(measure, "", ""): one value a round}: one large product, to tell this machine from others."""
     a, b = torch.randn(2, width, width, device=device)
     call = partial(torch.mm, a, b, out=torch.empty_like(a))
     seconds(call, 3, device)  # warm up
-    return {("matmul rate", ""): [2e-9 * width**3 / seconds(call, 1, device) for _ in range(rounds)]}
+    return {("matmul rate", "", ""): [2e-9 * width**3 / seconds(call, 1, device) for _ in range(rounds)]}
 
 
-def measure_epochs(entry, folder, rounds, batches):
-    """An epoch by `train` and by a DataLoader, on the CPU only: History's clock does not wait for a GPU."""
-    cpu, values, name = torch.device("cpu"), defaultdict(list), entry.rule.__name__
-    data = cu.load_dataset("mnist", device=cpu)
+def measure_epochs(entry, folder, rounds, limit=None):
+    """An epoch by `train`, by a DataLoader and by bare products, on the CPU: History's clock waits for no GPU."""
+    cpu, values = torch.device("cpu"), defaultdict(list)
+    data = cu.load_dataset("mnist", limit=limit, device=cpu)
     images = torchvision.datasets.MNIST(folder.parent.parent, transform=torchvision.transforms.ToTensor())
+    images = torch.utils.data.Subset(images, range(len(data.x_train)))
     loader = torch.utils.data.DataLoader(images, batch_size=entry.batch, shuffle=True, num_workers=0)
-    step, part = rule_step(entry, cpu), batches / math.ceil(len(data.x_train) / entry.batch)
+    candidate, step = Candidate(entry, cpu), rule_step(entry, cpu)
+    steps = math.ceil(len(images) / entry.batch)
 
     def feed():
-        for x, y in itertools.islice(loader, batches):
+        for x, y in loader:
             step(x.flatten(1), y)
 
     for _ in range(rounds):
-        rule = entry.rule(cu.MLP(entry.sizes, device=cpu))
-        train = cu.train(rule, data, epochs=part, lr=LR, batch_size=entry.batch, progress=False).seconds / part
-        fed = seconds(feed, 1, cpu) / part
-        values["epoch by train", name].append(train)
-        values["epoch by DataLoader", name].append(fed)
-        values["DataLoader / train", name].append(fed / train)
+        rule = make_rule(entry.rule, list(entry.sizes), 0, device=cpu)
+        train = cu.train(rule, data, epochs=1, lr=costs.LR, batch_size=entry.batch, progress=False).seconds
+        bare, fed = steps * seconds(candidate.bare, steps, cpu), seconds(feed, 1, cpu)
+        for measure, value in {
+            "epoch by train": train,
+            "epoch by DataLoader": fed,
+            "DataLoader / train": fed / train,
+            "epoch by train / bare products": train / bare,
+        }.items():
+            values[measure, entry.rule, entry.network].append(value)
     return values
 
 
 def measure_starts(processes):
-    """{(measure, ""): one value a process}: imports and loads."""
+    """{(measure, "", ""): one value a process}: imports and loads."""
     values, command = defaultdict(list), [sys.executable, "-c", FRESH_PROCESS]
     for _ in range(processes):
         last_line = subprocess.check_output(command, cwd=RESULTS.parent, text=True).splitlines()[-1]
         for measure, value in zip(STARTS, map(float, last_line.split()), strict=True):
-            values[measure, ""].append(value)
+            values[measure, "", ""].append(value)
     return values
+
+
+def goal_of(measure, rule):
+    tries = rule and "draws" in cu.rules.ALL[read_call(rule)[0]].knobs
+    return GOAL_OF_TRIES if tries and measure == "step / bare products" else GOALS.get(measure, "")
 
 
 def tabulate(cpu, gpu):
     """One row a measure: median, and 25th to 75th percentile. gpu None: the column says so."""
-    units = {"step": "ms", "rate of bare products": "GFLOP/s", "matmul rate": "GFLOP/s"}
     rows = []
-    for key, values in cpu.items():
-        of_tries = key[0].startswith("step / ") and "products" in key[0] and "draws=" in key[1]
-        goal = GOAL_OF_TRIES if of_tries else GOALS.get(key[0], "")
-        if key[0] == "step / autograd" and "inference_steps" in key[1]:
-            goal = ""
-        row = [*key, units.get(key[0], "ratio" if " / " in key[0] else "s"), goal]
-        for found in (values, gpu and gpu.get(key)):
-            low, median, high = (f"{v:.3g}" for v in pd.Series(found or [0.0]).quantile([0.25, 0.5, 0.75]))
-            row += [median, f"{low} – {high}"] if found else ["" if gpu else "no GPU here", ""]
+    for (measure, rule, network), values in cpu.items():
+        row = [measure, rule, network, UNITS.get(measure, "ratio" if " / " in measure else "s"), goal_of(measure, rule)]
+        for sample in (values, gpu and gpu.get((measure, rule, network))):
+            low, median, high = (f"{v:.3g}" for v in pd.Series(sample or [0.0]).quantile([0.25, 0.5, 0.75]))
+            row += [median, f"{low} – {high}"] if sample else ["" if gpu else "no GPU here", ""]
         rows.append(row)
     return pd.DataFrame(rows, columns=COLUMNS)
 
@@ -356,13 +205,13 @@ def measure_device(kind, entries, rounds=30, repeats=5):
     return measure_matmul(device, rounds) | measure_steps(entries, device, rounds, repeats)
 
 
-def run(entries, rounds=30, repeats=5, epochs=15, batches=40, processes=5):
-    """The whole table: steps on the CPU, and on a GPU if there is one; epochs; imports and loads."""
+def run(entries, rounds=30, repeats=5, epochs=15, processes=5, limit=None):
+    """The whole table: steps on the CPU, and on a GPU if there is one; the first entry's epochs; imports, loads."""
     cpu = measure_device("cpu", entries, rounds, repeats)
     gpu = measure_device("cuda", entries, rounds, repeats) if torch.cuda.is_available() else None
     folder = _find_or_download("mnist")  # None where there is no MNIST and no network
-    for entry in [e for e in entries if not e.knobs] if folder else []:
-        cpu |= measure_epochs(entry, folder, epochs, batches)
+    if folder:
+        cpu |= measure_epochs(entries[0], folder, epochs, limit)
     return tabulate(cpu | measure_starts(processes), gpu)
 
 
@@ -370,18 +219,18 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(description="Measure speed and print one table.")
     parser.add_argument("--write", action="store_true", help="also store it: results/bench.csv")
     parser.add_argument("--gpu", action="store_true", help="steps on a GPU alone: results/bench_gpu.csv")
-    wanted = parser.parse_args(arguments)
-    name = "bench_gpu.csv" if wanted.gpu else "bench.csv"
-    if wanted.gpu and not torch.cuda.is_available():
+    options = parser.parse_args(arguments)
+    name = "bench_gpu.csv" if options.gpu else "bench.csv"
+    if options.gpu and not torch.cuda.is_available():
         raise SystemExit("torch sees no GPU here")
-    if wanted.gpu:
-        found = measure_device("cuda", ENTRIES)
-        table = tabulate(found, found).drop(columns=["cpu", "cpu_spread"])
+    if options.gpu:
+        values = measure_device("cuda", ENTRIES)
+        table = tabulate(values, values).drop(columns=["cpu", "cpu_spread"])
     else:
         table = run(ENTRIES)
     facts = provenance(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     print(HEADER, " · ".join(f"{k} {v}" for k, v in facts.items()), table.to_string(index=False), sep="\n")
-    if wanted.write:
+    if options.write:
         table.assign(**facts).to_csv(RESULTS / name, index=False)
 
 

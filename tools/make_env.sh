@@ -93,7 +93,7 @@ if [ -z "$uv" ] && [ -x .venv/bin/uv ]; then uv=.venv/bin/uv; fi
 say "installing the packages of requirements.lock; the first time PyTorch is a download of minutes"
 install -r requirements.lock || explain_failed_install
 say "installing the course itself"
-install --no-deps -e . || explain_failed_install
+install --no-deps -e '.[lab]' || explain_failed_install
 
 pwd -P >"$stamp" # last: an interrupted installation leaves none
 say "the environment is ready in .venv"

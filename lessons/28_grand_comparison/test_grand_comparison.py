@@ -16,7 +16,7 @@ from tests.helpers import batch, clusters, small_net
 
 LESSON = Path(__file__).parent.parent / "lessons" / "28_grand_comparison.md"
 NETWORK, SOFTMAX = "784-128-128-10", "784-10"
-MEND = "run `make results N=28`, look at the lesson, and commit results/28.csv and results/28_lr.csv"
+MEND = "run `make results N=28`, look at the lesson, and commit what it made"
 OPTIMISERS = {
     "sgd": lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9),
     "adam": lambda parameters: torch.optim.Adam(parameters, lr=0.01),
@@ -188,7 +188,7 @@ def stored():
 
 @pytest.fixture(scope="module")
 def searched():
-    return pd.read_csv(runs.RESULTS / "28_lr.csv")
+    return cu.stored_rates(28)
 
 
 def code_cells():

@@ -12,9 +12,9 @@ from helpers import clusters, small_net
 from matplotlib.figure import Figure
 
 import course_utils as cu
-from course_utils import plots
+from course_utils import circuits, gallery, plots
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +37,35 @@ def test_style_is_stable_and_told_apart_without_colour():
     assert [plots.style(n) for n in names] == [plots.style(n) for n in names]
     assert plots.style("Feedback alignment") == {"color": plots.BLUE, "linestyle": "--"}
     assert plots.style("Backprop, hidden layers frozen") == plots.style("Frozen hidden")
+    assert plots.style("Direct feedback alignment") == {"color": plots.GREEN, "linestyle": (0, (5, 1))}
     known = [plots.style(n) for n in ("Backprop", "Feedback alignment", "Frozen hidden")]
     assert len({s["color"] for s in known}) == len({s["linestyle"] for s in known}) == 3
+
+
+def test_a_rule_looks_as_it_declares_and_a_table_cannot_overrule_it(monkeypatch):
+    for title, look in {
+        "Mine": ("sky", "long dashes"),
+        "PEPITA": ("#123456", ":"),
+        "Half frozen": ("red", "-"),
+    }.items():
+        monkeypatch.setitem(plots.LOOKS, title, look)
+    assert plots.style("Mine") == {"color": plots.SKY, "linestyle": (0, (5, 1))}
+    assert plots.style("PEPITA") == {"color": "#123456", "linestyle": ":"}
+    assert plots.style("Half frozen")["color"] == plots.RED != plots.style("Mine, hidden layers frozen")["color"]
+
+
+class Steps:
+    """What moves while training runs, as an object that holds its steps."""
+
+    steps = [(0, 0.5), (100, 0.2), (200, 0.0)]
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [(0.03, "lr 0.03"), ([(0, 0.1)], "lr 0.1"), ([(0, 1), (9, 2)], "lr 1 → 2"), (Steps(), "lr 0.5 → … → 0")],
+)
+def test_a_legend_says_a_setting_in_words_however_it_is_held(setting, words):
+    assert plots._settings_in_words({"lr": setting, "decay": 1}, ["lr"]) == words
 
 
 def test_curves_draw_what_the_frame_holds(ax, history):
@@ -99,11 +126,40 @@ def test_stored_band_is_the_range_over_seeds(ax):
 
 
 def test_circuit_names_every_part(ax):
-    plots.circuit(ax, ["x", "h", "ŷ"], ["W₁", "W₂"], [None, "B₂"], title="Feedback alignment")
+    circuits.circuit(ax, ["x", "h", "ŷ"], ["W₁", "W₂"], [None, "B₂"], title="Feedback alignment")
     shown = {text.get_text() for text in ax.texts}
-    assert {"x", "h", "ŷ", "e", "W₁", "W₂", "B₂"} <= shown and ax.get_title() == "Feedback alignment"
+    assert shown == {"x", "h", "ŷ", "e", "W₁", "W₂", "B₂"} and ax.get_title() == "Feedback alignment"
+    assert len(ax.patches) == 4 + 1 + 3  # nodes, from ŷ to e, forward twice and back once
     with pytest.raises(ValueError):
-        plots.circuit(ax, ["x", "h", "ŷ"], ["W₁", "W₂"], ["B₂"])
+        circuits.circuit(ax, ["x", "h", "ŷ"], ["W₁", "W₂"], ["B₂"])
+
+
+def test_a_circuit_leaves_out_what_has_no_name(ax):
+    circuits.circuit(ax, ["", "ξ", "y"], ["", "W₂"], [None, None], error="")
+    assert [text.get_text() for text in ax.texts] == ["ξ", "y", "W₂"] and len(ax.patches) == 3
+
+
+def test_a_gallery_trains_and_draws_each_setting_as_it_is_given():
+    moves = {"decay": [(0, 0.1), (80, 0.01)]}
+    runs = {"small": {"decay": 0.0}, "fast": {"decay": 0.0, "lr": 0.5}, "moving": moves}
+    more = {"training": {"lr": 0.1, "batch_size": 16}, "activation": "tanh"}
+    frames = gallery.trained(cu.rules.KolenPollack, clusters(), runs, [12, 9, 4], **more)
+    rule = cu.rules.KolenPollack(cu.MLP([12, 9, 4], activation="tanh"))
+    settings = {"epochs": 1, "lr": 0.1, "batch_size": 16, "schedule": "constant", "eval_every": 10, "probe_every": 2}
+    expected = cu.train(rule, clusters(), **settings, knobs=moves, progress=False).frame
+    assert (
+        frames["moving"]
+        .drop(columns=["seconds", "probe_seconds"])
+        .equals(expected.drop(columns=["seconds", "probe_seconds"]))
+    )
+    assert not np.allclose(frames["small"].val_loss.iloc[1:], frames["fast"].val_loss.iloc[1:])
+    figure = gallery.gallery(cu.rules.KolenPollack, clusters(), runs, [12, 9, 4], **more)
+    left, right = figure.axes
+    assert labels(left) == [*runs] and labels(right) == [*runs, "chance (117 weights)"]
+    assert np.allclose(left.lines[2].get_ydata(), 100 * expected.val_accuracy)
+    assert np.allclose(right.lines[2].get_ydata(), expected.angle_1)
+    alone = gallery.gallery(cu.rules.KolenPollack, clusters(), {"": {}}, [12, 9, 4], angles=None)
+    assert len(alone.axes) == 1
 
 
 @pytest.mark.parametrize("rows", [torch.rand(3, 784), -torch.rand(3, 784), np.zeros((2, 784))])
@@ -119,7 +175,7 @@ def test_saved_svg_is_byte_stable(tmp_path, history):
         figure = Figure(figsize=(4, 3))
         axes = figure.subplots(1, 2)
         plots.angles(axes[0], history, small_net((12, 9, 4)))
-        plots.circuit(axes[1], ["x", "h", "ŷ"], ["W₁", "W₂"], [None, "B₂"])
+        circuits.circuit(axes[1], ["x", "h", "ŷ"], ["W₁", "W₂"], [None, "B₂"])
         plots.save_svg(figure, tmp_path / f"{i}.svg")
         files.append((tmp_path / f"{i}.svg").read_bytes())
     assert files[0] == files[1] and b"<dc:date>" not in files[0] and files[0].startswith(b"<?xml")

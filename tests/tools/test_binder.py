@@ -14,9 +14,7 @@ import pytest
 
 from course_utils.data import _find_or_download
 
-pytestmark = pytest.mark.binder
-
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def dry_run(folder):

@@ -15,7 +15,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PYTHONS = ["3.11", "3.12", "3.13"]
 CONDA_TO_PROJECT = {"pytorch-cpu": "torch", "matplotlib-base": "matplotlib"}
 LARGEST_FILE = 1_500_000
@@ -38,7 +38,8 @@ def pyproject() -> dict:
 @pytest.fixture(scope="module")
 def ranges(pyproject) -> dict[str, SpecifierSet]:
     """Every package the project asks for, development tools included."""
-    lines = pyproject["project"]["dependencies"] + pyproject["dependency-groups"]["dev"]
+    project = pyproject["project"]
+    lines = [*project["dependencies"], *project["optional-dependencies"]["lab"], *pyproject["dependency-groups"]["dev"]]
     return {canonicalize_name(r.name): r.specifier for r in map(Requirement, lines)}
 
 
@@ -66,14 +67,32 @@ def files() -> list[Path]:
     return [path for path in paths if path.is_file()]
 
 
+@pytest.fixture(scope="module")
+def version(pyproject) -> str:
+    return pyproject["project"]["version"]
+
+
+def test_one_version_everywhere(version):
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == version
+    newest = re.search(r"^## \[(\d[^\]]*)\]", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    assert newest and newest[1] == version
+
+
 def test_conda_names_the_same_packages_in_the_same_ranges(conda, pyproject):
+    """Those of the package, and what opens the lessons."""
     conda = {k: v for k, v in conda.items() if k not in ("python", "pip")}
-    ours = {r.name: r.specifier for r in map(Requirement, pyproject["project"]["dependencies"])}
+    lines = pyproject["project"]["dependencies"] + pyproject["project"]["optional-dependencies"]["lab"]
+    ours = {r.name: r.specifier for r in map(Requirement, lines)}
     theirs = {CONDA_TO_PROJECT.get(name, name): SpecifierSet(spec) for name, spec in conda.items()}
     assert theirs == ours
 
 
-def test_the_extra_is_tested_as_it_is_installed_and_not_in_conda(pyproject, conda):
+def test_the_package_alone_brings_no_notebook_server_but_its_widgets(pyproject):
+    names = {r.name for r in map(Requirement, pyproject["project"]["dependencies"])}
+    assert not names & {"jupyterlab", "notebook", "jupyter"} and {"ipywidgets", "ipykernel"} <= names
+
+
+def test_dask_is_tested_as_it_is_installed_and_not_in_conda(pyproject, conda):
     (dask,) = pyproject["project"]["optional-dependencies"]["dask"]
     assert dask in pyproject["dependency-groups"]["dev"] and not [name for name in conda if "dask" in name]
 

@@ -1,4 +1,4 @@
-"""The start-up hook of `make notebooks-test` turns errors that nobody would see into failed cells."""
+"""The start-up hook of `make notebooks-test` turns errors that nobody would see, and warnings, into failed cells."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import nbformat
 import pytest
 
-HOOK = Path(__file__).parent / "ipython" / "profile_default" / "startup" / "00-surface-errors.py"
+HOOK = Path(__file__).resolve().parents[1] / "ipython" / "profile_default" / "startup" / "00-surface-errors.py"
 
 TASK = """
 import asyncio
@@ -39,14 +39,29 @@ button = ipywidgets.Button()
 button.on_click(lambda _: 1 / 0)
 button.click()
 """
+WARNING = """
+import warnings
+warnings.warn("look at this")
+"""
 CLEAN = """
 import asyncio, threading
 thread = threading.Thread(target=lambda: 1 + 1)
 thread.start()
 await asyncio.gather(asyncio.sleep(0), asyncio.sleep(0))
 thread.join()
+import warnings
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    warnings.warn("nobody sees this")
 """
-NOTEBOOKS = {"task": TASK, "thread": THREAD, "finaliser": FINALISER, "callback": CALLBACK, "clean": CLEAN}
+NOTEBOOKS = {
+    "task": TASK,
+    "thread": THREAD,
+    "finaliser": FINALISER,
+    "callback": CALLBACK,
+    "warning": WARNING,
+    "clean": CLEAN,
+}
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +85,7 @@ def failures(tmp_path_factory) -> dict[str, list[bool]]:
     return found
 
 
-@pytest.mark.parametrize("name", ["thread", "finaliser", "callback"])
+@pytest.mark.parametrize("name", ["thread", "finaliser", "callback", "warning"])
 def test_fails_the_running_cell(name, failures):
     assert failures[name] == [True, False]
 

@@ -1,4 +1,4 @@
-"""Run by every kernel that `make notebooks-test` starts: errors nobody would see fail a cell instead.
+"""Run by every kernel that the tests start: errors nobody would see, and warnings in red, fail a cell instead.
 
 A cell passes when it raises nothing, but threads, asyncio tasks and finalisers raise elsewhere. Here such
 errors are collected and shown at the end of the running cell, or of the next one when no cell was running.
@@ -11,6 +11,7 @@ def _install():
     import asyncio
     import sys
     import threading
+    import warnings
 
     from IPython import get_ipython
 
@@ -28,6 +29,9 @@ def _install():
         error = context.get("exception") or RuntimeError(context["message"])
         caught.append((type(error), error, error.__traceback__))
 
+    def from_warning(message, category, *_, **__):
+        caught.append((category, message, None))
+
     def watch_loop(info):
         # Start-up files run before the kernel's loop does, so the loop is first seen at the first cell.
         asyncio.get_running_loop().set_exception_handler(from_loop)
@@ -38,6 +42,7 @@ def _install():
 
     threading.excepthook = from_thread
     sys.unraisablehook = from_finaliser
+    warnings.showwarning = from_warning
     shell.events.register("pre_run_cell", watch_loop)
     shell.events.register("post_run_cell", show)
 

@@ -1,0 +1,123 @@
+"""A Jupyter server with copies of the lessons, and pages of a headless Chromium that must not complain."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+import pytest
+
+pytest.register_assert_rewrite("browser.pages", "browser.hands")  # so that their asserts say what was there
+
+from browser.pages import ROOT, SOON, shoot  # noqa: E402
+
+# No news pop-up over the corner; every cell rendered, also those out of sight.
+SETTINGS = {
+    "@jupyterlab/apputils-extension/notification": {"fetchNews": "false", "doNotDisturbMode": True},
+    "@jupyterlab/notebook-extension/tracker": {"windowingMode": "none"},
+}
+# What a page may report without a lesson being at fault.
+HARMLESS = (
+    "mybinder.org/badge",  # badges come from the network, which a test machine may not have
+    "colab.research.google.com/assets",
+    "(reading 'schema')",  # Notebook 7 itself, while it loads its settings: with an empty notebook too
+    "'filebrowser:open-path' not registered",  # Notebook 7 itself: its notebook page has no file browser
+    ".woff)",  # Lab and Notebook 7 share a server, which looks for the one's fonts where it found the other's
+)
+CHROMIUM_FLAGS = [
+    "--no-sandbox",  # continuous integration runs as root
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture(scope="session")
+def root(tmp_path_factory):
+    """A folder laid out as the course is, so that the browser may save what it likes: tests put notebooks into it."""
+    folder = tmp_path_factory.mktemp("lab")
+    (folder / "notebooks").mkdir()
+    shutil.copytree(ROOT / "lessons", folder / "lessons")  # for their pictures
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server(root, tmp_path_factory):
+    """The address of a Jupyter server that knows nothing of this user's settings."""
+    own = tmp_path_factory.mktemp("jupyter")
+    for name, values in SETTINGS.items():
+        file = own / "settings" / f"{name}.jupyterlab-settings"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(values))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    folders = {"CONFIG_DIR": "config", "DATA_DIR": "data", "RUNTIME_DIR": "runtime"}
+    env = os.environ | {f"JUPYTER_{name}": str(own / folder) for name, folder in folders.items()}
+    env |= {"JUPYTERLAB_SETTINGS_DIR": str(own / "settings"), "JUPYTERLAB_WORKSPACES_DIR": str(own / "spaces")}
+    env |= {"PYTHONPATH": str(ROOT), "CI": "true", "IPYTHONDIR": str(ROOT / "tests" / "ipython")}
+    log = (own / "server.log").open("w+")
+    command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root", "--ip=127.0.0.1"]
+    command += [f"--port={port}", "--ServerApp.port_retries=0", f"--ServerApp.root_dir={root}"]
+    command += ["--IdentityProvider.token=", "--ServerApp.password=", "--LabApp.extension_manager=readonly"]
+    command += ["--LabApp.expose_app_in_browser=True", "--JupyterNotebookApp.expose_app_in_browser=True"]
+    process = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
+    base = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(600):
+            try:
+                urllib.request.urlopen(f"{base}/api/status", timeout=5)
+                break
+            except (OSError, urllib.error.URLError):
+                time.sleep(0.2)
+        else:
+            log.seek(0)
+            pytest.fail(f"the Jupyter server did not start:\n{log.read()[-3000:]}")
+        yield base
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)  # its kernels are in its group or end with it
+        process.wait(60)
+        log.close()
+
+
+@pytest.fixture(scope="session")
+def browser(chromium):
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser, request):
+    """A fresh page; the test fails when the page reports an error. A screenshot remains of every test."""
+    page = browser.new_page(viewport={"width": 1280, "height": 1000})
+    page.set_default_timeout(SOON)
+    trouble = []
+
+    def note(message):
+        if message.type == "error":
+            trouble.append(f"console: {message.text} ({message.location['url']})")
+
+    page.on("pageerror", lambda error: trouble.append(f"page error: {error.stack}"))
+    page.on("console", lambda message: note(message))
+    yield page
+    name = request.node.name.replace("[", "-").replace("]", "")
+    shoot(page, f"{name}-end")
+    found = list(trouble)
+    # The next page would be given this kernel, with all that is in it.
+    page.evaluate("async () => { await window.jupyterapp?.serviceManager.sessions.shutdownAll() }")
+    page.close()
+    trouble = [text for text in found if not any(known in text for known in HARMLESS)]
+    assert not trouble, "\n".join(trouble)

@@ -1,0 +1,55 @@
+"""Every lesson's widgets in a real JupyterLab, driven by a headless Chromium, as a learner would; some lessons whole.
+
+nbval runs every cell of every lesson; here is looked at what only a page shows.
+"""
+
+import os
+
+import pytest
+from browser.hands import STOP_LIMIT, play, press, samples, status, to_the_ends, wait_until, work_the_rest
+from browser.pages import ERRORS, ROOT, look_over, open_and_run
+from browser.parts import widgets_only
+
+pytestmark = pytest.mark.browser
+
+NOTEBOOKS = {
+    path.stem: path.read_text() for path in sorted((ROOT / "notebooks").glob(f"{os.environ.get('N', '')}*.ipynb"))
+}
+# Run from top to bottom: the first lesson, one with a playground, one with a picture under a slider.
+WHOLE = [name for name in NOTEBOOKS if name.startswith(("00", "06", "15")) or os.environ.get("PAGES")]
+# The longest first, so that two workers end together.
+LESSONS = [*reversed(WHOLE), *(name for name in NOTEBOOKS if name not in WHOLE)]
+
+
+@pytest.mark.parametrize("name", LESSONS)
+def test_jupyterlab(page, server, root, name):
+    """Run, work every widget; the first playground is also played with."""
+    text = NOTEBOOKS[name]
+    (root / "notebooks" / f"{name}.ipynb").write_text(text if name in WHOLE else widgets_only(text))
+    open_and_run(page, f"{server}/doc/tree/notebooks/{name}.ipynb?reset")
+    look_over(page, name)
+    labs = page.locator(".cu-playground")
+    assert bool(labs.count()) == ("cu.playground(" in text)
+    for i in range(labs.count()):
+        labs.nth(i).scroll_into_view_if_needed()
+        if i == 0:
+            play(page, labs.nth(i), f"{name}-{i}")
+        to_the_ends(page, labs.nth(i), f"{name}-{i}")
+    work_the_rest(page, name)
+    assert page.evaluate(ERRORS) == []
+
+
+@pytest.mark.parametrize("name", [name for name in NOTEBOOKS if name.startswith("00")])
+def test_notebook_7(page, server, root, name):
+    (root / "notebooks" / f"{name}_7.ipynb").write_text(NOTEBOOKS[name])
+    open_and_run(page, f"{server}/notebooks/notebooks/{name}_7.ipynb")
+    look_over(page, f"{name}-notebook-7")
+    lab = page.locator(".cu-playground").first
+    lab.scroll_into_view_if_needed()
+    press(lab, "Train")
+    wait_until(lambda: samples(lab) > 0, "samples grow")
+    press(lab, "Stop")
+    stop = wait_until(lambda: "stopped after" in status(lab), "Stop")
+    print(f"\nNotebook 7, {name}: Stop took {stop:.2f} s")
+    assert stop < STOP_LIMIT
+    assert page.evaluate(ERRORS) == []
