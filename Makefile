@@ -31,7 +31,7 @@ $(STAMP): requirements.lock pyproject.toml
 
 data: $(STAMP)   ## find MNIST, or download it
 	@echo "[data] looking for MNIST"
-	@$(PY) -c "from course_utils.data import main; raise SystemExit(main('mnist'))"
+	@$(PY) -c "from course_utils.files import main; raise SystemExit(main('mnist'))"
 
 lab: data        ## open JupyterLab at the first lesson
 	@set -- notebooks/[0-9]*.ipynb; echo "[lab] JupyterLab at $$1 (Ctrl-C twice ends it)"; \

@@ -3,6 +3,7 @@
 import math
 from numbers import Integral, Real
 
+import numpy as np
 import torch
 from torch.utils.weak import WeakIdKeyDictionary
 
@@ -20,6 +21,11 @@ def is_number(value):
 
 def is_whole(value):
     return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def plain(value):
+    """Python's own number for one of NumPy's, so that it can be written down as code."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def check_seed(seed):

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from packaging.requirements import Requirement
 
-from course_utils import data
+from course_utils import files
 from course_utils.device import current_device
 
 COURSE = "without-backprop"
@@ -103,13 +103,13 @@ def _read(path):
 
 
 def _mnist():
-    folders = data.folders("mnist")
-    found = [folder for folder in folders if all((folder / file).is_file() for file in data.FILES)]
+    folders = files.folders("mnist")
+    found = [folder for folder in folders if all((folder / file).is_file() for file in files.FILES)]
     if found:
         return f"in {found[0]}"
     looked = f"not in {' or '.join(map(str, folders))}"
-    if "mnist" in data._failed:
-        return f"{looked}; download failed ({data._failed['mnist']}): DIGITS STAND IN"
+    if "mnist" in files.failed:
+        return f"{looked}; download failed ({files.failed['mnist']}): DIGITS STAND IN"
     return f"{looked}; the first load will download it"
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 
 from course_utils import rules
+from course_utils.controls import FrozenHidden
 from course_utils.data import load_dataset
 from course_utils.network import MLP
-from course_utils.rule import FrozenHidden
 from course_utils.training import evaluate, train
 
 ROOT = Path(__file__).parent.parent

@@ -11,7 +11,6 @@ from dataclasses import replace
 import pandas as pd
 import torch
 
-from course_utils.runs import SCHEMA, make_rule, provenance, one_run
 from course_utils.data import load_dataset
 from course_utils.disturb import (
     NoisyFeedback,
@@ -24,6 +23,7 @@ from course_utils.disturb import (
     shake_weights,
 )
 from course_utils.metrics import no_trace
+from course_utils.runs import SCHEMA, make_rule, one_run, provenance
 from course_utils.training import _make_optimizer, _scores, steps
 
 LOOKS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # when to test, in shares of the time spent in a task

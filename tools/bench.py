@@ -22,7 +22,7 @@ from torch import nn
 
 import course_utils as cu
 from course_utils import costs
-from course_utils.data import _find_or_download
+from course_utils.files import find
 from course_utils.runs import RESULTS, make_rule, provenance, read_call
 
 GOALS = {
@@ -209,7 +209,7 @@ def run(entries, rounds=30, repeats=5, epochs=15, processes=5, limit=None):
     """The whole table: steps on the CPU, and on a GPU if there is one; the first entry's epochs; imports, loads."""
     cpu = measure_device("cpu", entries, rounds, repeats)
     gpu = measure_device("cuda", entries, rounds, repeats) if torch.cuda.is_available() else None
-    folder = _find_or_download("mnist")  # None where there is no MNIST and no network
+    folder = find("mnist")  # None where there is no MNIST and no network
     if folder:
         cpu |= measure_epochs(entries[0], folder, epochs, limit)
     return tabulate(cpu | measure_starts(processes), gpu)

@@ -6,7 +6,7 @@ from torch import nn
 from course_utils.rule import FeedbackWeights, Knob, above, whole
 from course_utils.rules.kolen_pollack import SHARE_LOST
 from course_utils.rules.predictive_coding import PredictiveCoding, Settling
-from course_utils.settings import KnobByLayer
+from course_utils.knobs import KnobByLayer
 
 
 class SettlingWhileLearning(Settling):

@@ -12,7 +12,7 @@ import course_utils as cu
 from course_utils.runs import SCHEMA, make_rule, one_run
 from course_utils.metrics import alignment_angle, gradient_statistics, true_gradient
 from course_utils.pretraining import passes, pretrained
-from course_utils.rule import FrozenHidden
+from course_utils.controls import FrozenHidden
 from course_utils.rules import (
     Backprop,
     Blend,

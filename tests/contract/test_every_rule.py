@@ -8,7 +8,8 @@ from helpers import batch, clusters, grads, largest_difference, small_net, snaps
 
 import course_utils as cu
 from course_utils import rules
-from course_utils.rule import CRITERIA, LOOKS, FrozenHidden, Rule
+from course_utils.controls import FrozenHidden
+from course_utils.rule import CRITERIA, LOOKS, Rule
 
 ALL = list(rules.ALL.values())
 

@@ -18,6 +18,7 @@ from helpers import (
 )
 
 import course_utils as cu
+from course_utils.controls import FrozenHidden
 from course_utils.metrics import (
     alignment_angle,
     chance_band,
@@ -27,7 +28,7 @@ from course_utils.metrics import (
     no_trace,
     true_gradient,
 )
-from course_utils.rule import FrozenHidden, Rule
+from course_utils.rule import Rule
 from course_utils.rules import Backprop, FeedbackAlignment
 
 STATISTICS = ["bias", "projection", "variance", "snr", "cosine", "cosine_of_mean", "norm_ratio"]

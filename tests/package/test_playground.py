@@ -7,9 +7,9 @@ import pytest
 import torch
 
 import course_utils as cu
-from course_utils.rule import Knob, above, at_least, one_of, whole
 from course_utils.data import Dataset
 from course_utils.playground import Playground
+from course_utils.rule import Knob, above, at_least, one_of, whole
 
 PNG = b"\x89PNG"
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import course_utils as cu
-from course_utils import data, report
+from course_utils import files, report
 
 
 def lines():
@@ -25,7 +25,7 @@ def empty_house(tmp_path, monkeypatch):
     monkeypatch.setattr(data, "__file__", str(tmp_path / "alice" / "course" / "course_utils" / "data.py"))
     (tmp_path / "alice" / "course" / "lessons").mkdir(parents=True)
     monkeypatch.setattr(Path, "home", lambda: tmp_path / "alice")
-    monkeypatch.setattr(data, "_failed", {})
+    monkeypatch.setattr(files, "failed", {})
     return tmp_path / "alice" / "course" / "data" / "MNIST" / "raw"
 
 
@@ -63,10 +63,10 @@ def test_a_folder_that_only_begins_like_the_home_folder_stays(home, kept, monkey
 
 def test_it_says_where_mnist_is_or_what_becomes_of_it(empty_house, monkeypatch):
     assert "not in" in lines()["MNIST"] and "will download" in lines()["MNIST"]
-    monkeypatch.setattr(data, "_failed", {"mnist": "URLError: no route"})
+    monkeypatch.setattr(files, "failed", {"mnist": "URLError: no route"})
     assert "no route" in lines()["MNIST"] and "DIGITS STAND IN" in lines()["MNIST"]
     empty_house.mkdir(parents=True)
-    for file in data.FILES:
+    for file in files.FILES:
         (empty_house / file).write_bytes(b"")
     assert lines()["MNIST"] == "in ~/course/data/MNIST/raw"
 

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from helpers import AutogradRule, batch, clusters, grads, largest_difference, small_net, snapshot
+from helpers import AutogradRule, batch, clusters, grads, largest_difference, small_net
 
 import course_utils as cu
-from course_utils.rule import Around, FeedbackWeights, FrozenHidden, Knob, Rule, above, at_least, between, one_of, whole
+from course_utils.controls import Around, FrozenHidden
+from course_utils.rule import FeedbackWeights, Knob, Rule, above, at_least, between, one_of, whole
 from course_utils.rules import Backprop, FeedbackAlignment
-
 
 
 def test_base_class_says_what_to_override():

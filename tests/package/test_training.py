@@ -12,8 +12,8 @@ from helpers import clusters, small_net
 
 import course_utils as cu
 from course_utils.history import COLUMNS
-from course_utils.rules import Backprop, FeedbackAlignment
 from course_utils.rule import Knob, at_least
+from course_utils.rules import Backprop, FeedbackAlignment
 from course_utils.settings import Schedule, Settings
 from course_utils.training import steps
 

@@ -82,7 +82,7 @@ def test_table():
 
 
 def test_an_epoch_is_held_against_as_many_bare_products(monkeypatch):
-    folder = bench._find_or_download("mnist")
+    folder = bench.find("mnist")
     if folder is None:
         pytest.skip("no MNIST here")
     asked = []

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from course_utils.data import _find_or_download
+from course_utils.files import find
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -53,7 +53,7 @@ def test_the_dry_run_notices_a_missing_environment_and_start(tmp_path):
 
 def test_post_build_installs_the_package_and_finds_mnist(tmp_path):
     """Its commands in a copy. pip is only listened to: `make .venv` has run the same installation."""
-    folder = _find_or_download("mnist")
+    folder = find("mnist")
     if folder is None:
         pytest.skip("no MNIST here, and no network to fetch it")
     for name in ("binder", "course_utils"):

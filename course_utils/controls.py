@@ -1,0 +1,86 @@
+"""Rules around rules: the frozen control, and the base of all wrappers."""
+
+import torch
+
+from course_utils.rule import Rule
+
+
+class Around(Rule):
+    """A rule around another one, which it hands over in all that it does not change: its knobs, state and attributes.
+
+    A subclass overrides `step` (and `backward`, where `.grad` itself is to be another). rule: the rule inside.
+    """
+
+    def __init__(self, rule):
+        super().__init__(rule.net, rule.seed)
+        self.rule, self.generator = rule, rule.generator
+        self.knobs, self.live_knobs = rule.knobs, rule.live_knobs
+        for name in ("title", "look", "lr", "loss_name", "plausibility"):
+            setattr(self, name, getattr(rule, name))
+
+    def __getattr__(self, name):
+        try:
+            return super().__getattr__(name)  # its own parameters, buffers and modules
+        except AttributeError:
+            return getattr(super().__getattr__("rule"), name)
+
+    def __setattr__(self, name, value):
+        if name in self.__dict__.get("knobs", {}):
+            setattr(self.rule, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    def backward(self, x, y):
+        return self.rule.backward(x, y)
+
+    def step(self, x, y, optimizer):
+        return self.rule.step(x, y, optimizer)
+
+    def predict(self, x):
+        return self.rule.predict(x)
+
+    def hidden_parameters(self):
+        return self.rule.hidden_parameters()
+
+    def parameter_groups(self, lr):
+        return self.rule.parameter_groups(lr)
+
+
+class FrozenHidden(Around):
+    """The control of every lesson: the same rule with the updates of the hidden layers dropped.
+
+    Only the readout learns, on top of random features. A rule that does not beat this control has taught its
+    hidden layers nothing. A rule that perturbs its hidden units declares `perturb_hidden`; here it is turned off. A rule
+    with trained parameters besides the network's says which are hidden (`hidden_parameters`), or it is refused.
+    """
+
+    def __init__(self, rule):
+        super().__init__(rule)
+        its_own = {id(p) for p in rule.parameters()} - {id(p) for p in rule.net.parameters()}
+        if its_own and type(rule).hidden_parameters is Rule.hidden_parameters:
+            raise ValueError(f"{rule.title} trains parameters of its own; say in hidden_parameters() which are hidden")
+        self.title = f"{rule.title}, hidden layers frozen"
+        if hasattr(rule, "perturb_hidden"):
+            rule.perturb_hidden = False
+
+    def step(self, x, y, optimizer):
+        """The rule's own step, with whatever else it changes; the hidden layers are then put back."""
+        if type(self.rule).step is Rule.step:
+            return Rule.step(self, x, y, optimizer)
+        kept = [(p, p.detach().clone()) for p in self.hidden_parameters()]
+        loss = self.rule.step(x, y, optimizer)
+        with torch.no_grad():
+            for p, value in kept:
+                p.copy_(value)
+                p.grad = None
+        return loss
+
+    def backward(self, x, y):
+        before = [(p, p.grad) for p in self.hidden_parameters()]
+        for p, _ in before:
+            p.grad = None
+        try:
+            return self.rule.backward(x, y)
+        finally:
+            for p, gradient in before:
+                p.grad = gradient
