@@ -112,7 +112,8 @@ def _check_values(y, out, loss_name):
     if y.device.type == "cpu":
         check_finite(y, "y")
         if loss_name == "cross_entropy" and (y.sum(1) - 1).abs().max() > 1e-3:
-            raise ValueError("y holds rows that do not sum to 1, as cross entropy asks")  # only then is ŷ − y its gradient
+            # ŷ − y is the gradient of cross entropy only then.
+            raise ValueError("y holds rows that do not sum to 1, as cross entropy asks")
 
 
 def _has_passed(tensor, facts):

@@ -37,29 +37,26 @@ def current_device():
 
 
 def setup(seed=0, device=None, threads=None):
-    """Seed everything, choose the device, warm torch up, and say so in one line.
+    """Seed Python, NumPy and torch, choose the device, and say so in one line. Returns the torch.device.
 
-    seed: int for Python, NumPy and torch. device: "cpu", "cuda", "mps" or None (cuda, else mps, else cpu).
-    threads: CPU threads for torch, None leaves torch's own choice. Returns the torch.device.
-    Raises ValueError for a device this machine does not have, a negative seed or fewer than one thread.
+    device: "cpu", "cuda", "mps" or None (cuda, else mps, else cpu). threads: CPU threads for torch, None leaves its own
+    choice. ValueError for a device this machine does not have, a negative seed or fewer than one thread.
     """
     global _current
     if not isinstance(seed, int) or not 0 <= seed < 2**32:  # NumPy takes no more
         raise ValueError(f"seed is {seed!r}; it must be an integer from 0 to 2**32 - 1: setup(seed=0)")
     if threads is not None and (not isinstance(threads, int) or threads < 1):
         raise ValueError(f"threads is {threads!r}; it must be a whole number, 1 or larger, or None")
-    chosen = _choose(device)
+    _current = _choose(device)
     if threads is not None:
         torch.set_num_threads(threads)
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
-    _current = chosen
+    for plant in (random.seed, np.random.seed, torch.manual_seed):
+        plant(seed)
     # The first optimiser of a process imports torch's compiler, which takes seconds. Better here than in the
     # first training step, where a learner would think that the lesson hangs.
     torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
-    print(f"device {chosen} · {torch.get_num_threads()} CPU threads · seed {seed} · torch {torch.__version__}")
-    return chosen
+    print(f"device {_current} · {torch.get_num_threads()} CPU threads · seed {seed} · torch {torch.__version__}")
+    return _current
 
 
 @contextmanager

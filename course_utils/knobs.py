@@ -21,8 +21,16 @@ class Knob:
         self.check(default)
         if slider is not None:
             low, high, scale = slider
-            if not low < high or not low <= default <= high or scale not in ("log", "linear") or low <= 0 and scale == "log":
-                raise ValueError(f"slider is {slider}; write (low, high, 'log' or 'linear'), default {default!r} inside")
+            if (
+                not low < high
+                or not low <= default <= high
+                or scale not in ("log", "linear")
+                or low <= 0
+                and scale == "log"
+            ):
+                raise ValueError(
+                    f"slider is {slider}; write (low, high, 'log' or 'linear'), default {default!r} inside"
+                )
 
     def __set_name__(self, owner, name):
         self.name = name

@@ -125,7 +125,17 @@ def statistics_table(rules, x, y, draws=60, batch_size=128):
     Columns: when (the name), layer, bias, bias_reads, projection, variance, cosine, cosine_of_mean, norm_ratio.
     """
     frames = [gradient_statistics(rule, x, y, draws, batch_size).assign(when=name) for name, rule in rules.items()]
-    columns = ["when", "layer", "bias", "bias_reads", "projection", "variance", "cosine", "cosine_of_mean", "norm_ratio"]
+    columns = [
+        "when",
+        "layer",
+        "bias",
+        "bias_reads",
+        "projection",
+        "variance",
+        "cosine",
+        "cosine_of_mean",
+        "norm_ratio",
+    ]
     return pd.concat(frames, ignore_index=True)[columns]
 
 

@@ -29,15 +29,6 @@ def _linear(h, w, b):
     return F.linear(h, w, b) if w.ndim == 2 else torch.matmul(h, w.mT) + b.unsqueeze(-2)
 
 
-def _edited(edit, l, a):
-    edited = edit(l, a)
-    if edited.shape[-2:] != a.shape[-2:] or edited.ndim > 3:
-        raise ValueError(
-            f"edit gave shape {tuple(edited.shape)} for layer {l}, whose pre-activations are {tuple(a.shape)}"
-        )
-    return edited
-
-
 class LayerParameters(nn.ParameterList):
     """One parameter a layer. nn.ParameterList looks each up by its name, every time; a small step feels it."""
 
@@ -84,8 +75,7 @@ class MLP(nn.Module):
 
         Drawn on the CPU and then moved, so that a seed means the same numbers on every device.
         """
-        made = getattr(self, "weights", None)  # None while __init__ draws the first set
-        like = made[0] if made else torch.empty(0, device=device)
+        like = self.weights[0] if hasattr(self, "weights") else torch.empty(0, device=device)  # __init__ has none yet
         generator = torch.Generator().manual_seed(seed)
         gain = 2.0 if self.activation_name == "relu" else 1.0
         drawn = []
@@ -99,10 +89,7 @@ class MLP(nn.Module):
         return drawn
 
     def random_feedback(self, seed):
-        """[None, B_2, …]: for each layer but the first a tensor like its weights, from the same distribution.
-
-        They have random numbers of their own, so that what is sent back knows nothing of W.
-        """
+        """[None, B_2, …]: a tensor like each layer's weights, of the same distribution, that knows nothing of them."""
         return [None, *self.draw_weights(stream_seed("feedback", seed))[1:]]
 
     def forward(self, x):
@@ -132,15 +119,15 @@ class MLP(nn.Module):
         for l, (w, b) in enumerate(zip(weights, biases, strict=True)):
             a = _linear(h[-1], w, b) if l else a
             a = a if noises[l] is None else a + noises[l]
-            a = a if edit is None else _edited(edit, l, a)
+            if edit is not None:
+                shape, a = a.shape, edit(l, a)
+                if a.shape[-2:] != shape[-2:] or a.ndim > 3:
+                    raise ValueError(f"edit gave shape {tuple(a.shape)} for layer {l}, which has {tuple(shape)}")
             h.append(a if l == self.depth - 1 else self._f(a))
         return h
 
     def draw_activity_noise(self, like):
-        """This step's noise on the hidden pre-activations: (batch, units) a layer, None where there is none.
-
-        like: any tensor (…, batch, units) of the batch; all passes of one step meet the same noise.
-        """
+        """This step's noise on the pre-activations, (batch, units) a layer or None; like: any (…, batch, units)."""
         if not self.activity_noise:
             return [None] * self.depth
         generator = torch.Generator(like.device).manual_seed(self.noise_seed)

@@ -58,8 +58,7 @@ def steps(rule, data, settings):
     batches = _batches(data, settings, history)
     _set_knobs(rule, settings, 0)
     if settings.probe_every:
-        first = data.x_train[: settings.batch_size], data.y_train[: settings.batch_size]
-        angles.append(_probe(history, _first_angles, rule, *first))
+        angles.append(_probe(history, _first_angles, rule, data, settings.batch_size))
     _add_row(history, rule, data, losses, angles)
     try:
         yield history
@@ -187,8 +186,7 @@ def _add_row(history, rule, data, losses, angles):
         "val_accuracy": (guesses.argmax(1) == data.y_val).sum().item() / len(data.y_val),
     }
     if angles:
-        for l, values in enumerate(zip(*angles, strict=True)):
-            row[f"angle_{l + 1}"] = sum(values) / len(values)
+        row |= {f"angle_{l}": sum(layer) / len(layer) for l, layer in enumerate(zip(*angles, strict=True), 1)}
         row["probe_seconds"] = history.probe_seconds
     history.rows.append(row)
     losses.clear()
@@ -203,8 +201,9 @@ def _probe(history, measure, *arguments):
     return result
 
 
-def _first_angles(rule, x, y):
+def _first_angles(rule, data, batch_size):
     """Angles of an estimate before any step, made without leaving a trace."""
+    x, y = data.x_train[:batch_size], data.y_train[:batch_size]
     with no_trace(rule):
         rule.backward(x, y)
         return layer_angles(rule.net, gradients(rule.net), true_gradient(rule.net, x, y))
@@ -216,9 +215,8 @@ def _factor(schedule, progress, samples):
     if schedule == "exponential":
         return 0.01**progress
     if schedule == "one_cycle":
-        if progress < 0.1:
-            return 0.05 + 0.95 * progress / 0.1
-        return 0.5 * (1 + math.cos(math.pi * (progress - 0.1) / 0.9))
+        up, down = 0.05 + 0.95 * progress / 0.1, 0.5 * (1 + math.cos(math.pi * (progress - 0.1) / 0.9))
+        return up if progress < 0.1 else down
     return schedule.at(samples)
 
 
