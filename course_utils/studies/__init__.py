@@ -1,0 +1,1 @@
+"""What serves one synthesis lesson, exported from it: one module a lesson."""
