@@ -130,8 +130,7 @@ class ForwardForward(LabelledPasses, Rule):
 
     @torch.no_grad()
     def backward(self, x, y):
-        net, classes = self.net, self.net.sizes[-1]
-        image, drive = self.look_at(x)
+        net, (image, drive) = self.net, self.look_at(x)
         true = pixels_of(y, net, x)
         belief = self.read(x).softmax(1) if self.negatives == "hard" else torch.ones_like(true)
         label = torch.stack([true, wrong_labels(true, belief, self.generator), torch.zeros_like(true)])
@@ -146,7 +145,7 @@ class ForwardForward(LabelledPasses, Rule):
             delta = push[..., None] * 2 * h[:2] * net.derivative(h[:2]) / net.sizes[l + 1]  # (4)
             gradient = delta.sum(0).T @ image if l == 0 else flat(delta).T @ flat(came_in[:2])  # (5)
             if l == 0:
-                gradient[:, :classes] = self.label_scale * flat(delta).T @ flat(label[:2])  # (5), the label's pixels
+                gradient[:, : net.sizes[-1]] = self.label_scale * flat(delta).T @ flat(label[:2])  # (5), the label
             self.add_grad(net.weights[l], gradient)
             self.add_grad(net.biases[l], delta.sum((0, 1)))
             features, loss = h[2], loss + F.softplus(-margin).sum() / len(x)  # (3)

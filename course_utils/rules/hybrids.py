@@ -84,7 +84,7 @@ class Blend(Parts, Rule):
     """
 
     title = "Blend"
-    look = ("purple", (0, (5, 1)))
+    look = ("purple", "long dashes")
     lr = 0.003
     blend = Knob(0.5, between(0, 1), slider=(0.0, 1.0, "linear"), live=True)
 
@@ -111,11 +111,11 @@ class Layered(Parts, Rule):
     """
 
     title = "Layered"
-    look = ("orange", (0, (5, 1)))
+    look = ("orange", "long dashes")
     lr = 0.1
 
-    def __init__(self, net, seed=0, hidden="FeedbackAlignment", readout="Backprop"):
-        super().__init__(net, seed)
+    def __init__(self, net, seed=0, hidden="FeedbackAlignment", readout="Backprop", **knobs):
+        super().__init__(net, seed, **knobs)
         self.take(hidden=hidden, readout=readout)
         if readout == "Backprop":  # it takes a way back to reach hidden layers; a readout has all it needs at hand
             of_readout = dict.fromkeys(CRITERIA, "no") | {"global_error": "vector", "signed_error": "yes"}

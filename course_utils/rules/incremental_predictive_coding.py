@@ -103,7 +103,7 @@ class LearnedFeedbackPC(IncrementalPredictiveCoding):
     """
 
     title = "Incremental PC, learned feedback"
-    look: tuple = ("red", (0, (5, 1)))
+    look = ("red", "long dashes")
     plausibility = IncrementalPredictiveCoding.plausibility | {"weight_transport": "no"}
     settling = SettlingByFeedback
     decay = Knob(3e-4, SHARE_LOST, slider=(1e-6, 1e-2, "log"), live=True)

@@ -24,15 +24,9 @@ class Pepita(Rule):
     feedback_scale = Knob(0.05, at_least(0), slider=(5e-4, 5.0, "log"), live=True)
     dropout = Knob(0.1, ("a number, 0 or larger and below 1", lambda value: is_number(value) and 0 <= value < 1))
     plausibility = {
-        "weight_transport": "no",
-        "update_locking": "partly",
-        "non_local": "no",
-        "separate_phases": "yes",
-        "global_error": "vector, to the input",
-        "signed_error": "yes",
-        "needs_derivative": "no",
-        "cost": "2 forward",
-    }
+        "weight_transport": "no", "update_locking": "partly", "non_local": "no", "separate_phases": "yes",
+        "global_error": "vector, to the input", "signed_error": "yes", "needs_derivative": "no", "cost": "2 forward",
+    }  # fmt: skip
 
     def __init__(self, net, seed=0, **knobs):
         super().__init__(net, seed, **knobs)
@@ -40,10 +34,8 @@ class Pepita(Rule):
         self.register_buffer("feedback", (math.sqrt(6 / net.sizes[0]) * random).to(net.weights[0]))
 
     def gains(self, x):
-        """What multiplies each hidden layer's activities, in both passes; None without dropout."""
+        """What multiplies each hidden layer's activities, in both passes: 0 for the silent units."""
         keep = 1 - self.dropout
-        if keep == 1:
-            return None
         return [x.new_empty(len(x), n).bernoulli_(keep, generator=self.generator) / keep for n in self.net.sizes[1:-1]]
 
     def activities(self, x, first, gains):
@@ -59,7 +51,7 @@ class Pepita(Rule):
 
     @torch.no_grad()
     def backward(self, x, y):
-        net, x, gains = self.net, self.net.check_input(x), self.gains(x)
+        net, x, gains = self.net, self.net.check_input(x), self.gains(x) if self.dropout else None
         first = torch.addmm(net.biases[0], x, net.weights[0].T)
         h = self.activities(x, first, gains)  # (1)
         error = net.output_error(h[-1], y)

@@ -20,7 +20,7 @@ class WeightMirror(FeedbackAlignment):
     """
 
     title = "Weight mirror"
-    look: tuple = ("purple", (0, (3, 1, 1, 1)))
+    look = ("purple", "dash dot")
     lr = 0.2
     plausibility = FeedbackAlignment.plausibility | {"non_local": "no", "cost": "1 forward + 1 backward + mirror"}
     feedback_scale = 1.0  # no knob here: B gets its length from W

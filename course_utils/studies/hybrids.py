@@ -1,4 +1,4 @@
-"""Cells of lesson 30: one rule teaches a network first and another one then; and the control at equal passes."""
+# Exported from lessons/30_hybrids/lesson.md. Edit the lesson, not this file.
 
 from course_utils.data import load_dataset
 from course_utils.runs import SCHEMA, make_rule, provenance

@@ -1,36 +1,30 @@
-"""Harder worlds: data that changes, noise, few labels, as the cells of a sweep.
-
-A cell takes (name, sizes, lr, seed, …) like `one_run` and gives rows of the results schema: `dataset` says what was
-tested (on validation images, and in the end on the test images), `samples` when, `noise` how much.
-"""
+# Exported from lessons/29_harder_worlds/lesson.md. Edit the lesson, not this file.
 
 import copy
 import math
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pandas as pd
 import torch
 
+from course_utils.checks import check_seed, is_number
 from course_utils.data import load_dataset
-from course_utils.disturb import (
-    NoisyFeedback,
-    has_feedback,
-    noisy_images,
-    of_classes,
-    per_class,
-    permuted,
-    rotated,
-    shake_weights,
-)
+from course_utils.device import stream
 from course_utils.metrics import no_trace
+from course_utils.rule import Around, FeedbackWeights
 from course_utils.runs import SCHEMA, make_rule, one_run, provenance
-from course_utils.training import _make_optimizer, _scores, steps
+from course_utils.settings import Settings
+from course_utils.training import make_optimizer, scores, steps
 
-LOOKS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # when to test, in shares of the time spent in a task
-TEST_NOISE = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6)
-LEARNING_NOISE = (1.0, 3.0)
-ANGLES = range(0, 91, 10)
-PER_CLASS = (10, 100, 1000)
+
+def online(name, sizes, lr, seed, batch_size=1, **settings):
+    """A run like any other, `batch_size` images at a time, which `dataset` says."""
+    frame = one_run(name, sizes, lr, seed, batch_size=batch_size, **settings)
+    return frame.assign(dataset=frame.dataset + f", {batch_size} at a time")
+
+
+LOOKS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # when to ask, in shares of the time spent in a task
 
 
 class Life:
@@ -44,7 +38,7 @@ class Life:
         if feedback_noise:
             self.rule = NoisyFeedback(self.rule, feedback_noise)
         lr = self.rule.lr if lr is None else lr
-        self.optimizer = _make_optimizer(self.rule, optimizer, lr, momentum)
+        self.optimizer = make_optimizer(self.rule, optimizer, lr, momentum)
         self.training = {"eval_every": 10**12, **training, "seed": seed}
         shown = " ".join(["-".join(map(str, sizes)), *(network or {}).values()])
         self.facts = {"rule": name, "sizes": shown, "seed": seed, "lr": lr}
@@ -54,7 +48,7 @@ class Life:
         """Train on `data`; yields at those shares of the way."""
         before = self.samples, self.seconds, self.epoch
         data = replace(data, x_val=data.x_val[:1], y_val=data.y_val[:1])  # for the run's own rows: nobody reads them
-        for history in steps(self.rule, data, optimizer=self.optimizer, **self.training | training):
+        for history in steps(self.rule, data, Settings(optimizer=self.optimizer, **self.training | training)):
             done = history.status != "running"
             if done or history.steps in {max(1, round(look * history.planned)) for look in looks}:
                 now = history.samples, history.seconds, history.samples / history.images
@@ -67,11 +61,11 @@ class Life:
         for part in ("val", "test"):
             row[f"{part}_accuracy"] = math.nan
             if part == "val" or test:
-                scores = _scores(self.rule, getattr(data, f"x_{part}"))
-                if among is not None:  # told which classes there are
-                    others = [c for c in range(scores.shape[1]) if c not in among]
-                    scores = scores.index_fill(1, torch.tensor(others, device=scores.device), -math.inf)
-                row[f"{part}_accuracy"] = (scores.argmax(1) == getattr(data, f"y_{part}")).double().mean().item()
+                answers = scores(self.rule, getattr(data, f"x_{part}"))
+                if among is not None:
+                    others = [c for c in range(answers.shape[1]) if c not in among]
+                    answers = answers.index_fill(1, torch.tensor(others, device=answers.device), -math.inf)
+                row[f"{part}_accuracy"] = (answers.argmax(1) == getattr(data, f"y_{part}")).double().mean().item()
         self.rows.append(row)
 
     @property
@@ -112,11 +106,38 @@ def classes(name, sizes, lr, seed, dataset="mnist", limit=None, test=False, **tr
     return in_turn(tasks, test, name, sizes, lr, seed, among=among, **training)
 
 
+def of_classes(data, classes):
+    """Only the images of these classes, in all three parts; the labels keep their numbers."""
+    classes, present = list(classes), data.y_train.unique().tolist()
+    if not classes or not set(classes) <= set(present):
+        raise ValueError(f"classes is {classes!r}; choose one or more of {present}")
+    changed: dict[str, torch.Tensor] = {}
+    for part in ("train", "val", "test"):
+        x, y = getattr(data, f"x_{part}"), getattr(data, f"y_{part}")
+        chosen = torch.isin(y, torch.tensor(classes).to(y))
+        changed |= {f"x_{part}": x[chosen], f"y_{part}": y[chosen]}
+    return replace(data, **changed)
+
+
 def pixels(name, sizes, lr, seed, dataset="mnist", limit=None, test=False, **training):
     """First the images as they are, then with their pixels in another order, one for each seed."""
     data = load_dataset(dataset, limit=limit)
     tasks = {f"{data.name} in order": data, f"{data.name} permuted": permuted(data, seed)}
     return in_turn(tasks, test, name, sizes, lr, seed, **training)
+
+
+def permuted(data, seed):
+    """Every image with its pixels in another order, the same for all images; seed: which order."""
+    check_seed(seed)
+    order = torch.randperm(data.x_train.shape[1], generator=torch.Generator().manual_seed(seed)).to(data.x_train.device)
+    return each_image(data, lambda x: x[:, order])
+
+
+def each_image(data, change):
+    return replace(data, **{f"x_{part}": change(getattr(data, f"x_{part}")) for part in ("train", "val", "test")})
+
+
+ANGLES = range(0, 91, 10)
 
 
 def rotation(name, sizes, lr, seed, dataset="mnist", limit=None, test=False, stage_epochs=3, **training):
@@ -150,6 +171,28 @@ def rotation(name, sizes, lr, seed, dataset="mnist", limit=None, test=False, sta
     return pd.concat([life.frame, sudden.frame], ignore_index=True)
 
 
+def rotated(data, degrees):
+    """Every image turned anticlockwise about its middle; what comes in from outside the picture is black."""
+    side = math.isqrt(data.x_train.shape[1])
+    if not is_number(degrees) or side**2 != data.x_train.shape[1]:
+        raise ValueError(
+            f"degrees is {degrees!r}, for images of {data.x_train.shape[1]} pixels: a number, and a square"
+        )
+    c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    turn = data.x_train.new_tensor([[[c, -s, 0.0], [s, c, 0.0]]])
+    grid = torch.nn.functional.affine_grid(turn, [1, 1, side, side], align_corners=False)
+
+    def sample(x):
+        channels = x.view(1, len(x), side, side)  # the images as channels of one picture: one grid serves all
+        return torch.nn.functional.grid_sample(channels, grid, align_corners=False).view(x.shape).clamp(0, 1)
+
+    return each_image(data, sample)
+
+
+TEST_NOISE = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6)
+LEARNING_NOISE = (1.0, 3.0)
+
+
 def noise(name, sizes, lr, seed, dataset="mnist", limit=None, test=False, **training):
     """Noise after learning, on images and on weights; noise while learning, on activities and on feedback weights."""
     data = load_dataset(dataset, limit=limit)
@@ -174,6 +217,69 @@ def noise(name, sizes, lr, seed, dataset="mnist", limit=None, test=False, **trai
     return pd.concat(frames, ignore_index=True)
 
 
+def noisy_images(data, std, seed=0):
+    """Gaussian noise of that std on every pixel; 0 gives the same numbers back."""
+    generator = stream("image noise", seed, data.x_train.device)
+    return each_image(data, lambda x: x + std * torch.randn(x.shape, generator=generator, device=x.device).to(x))
+
+
+@torch.no_grad()
+def shake_weights(net, std, seed=0):
+    """Add Gaussian noise of std × a weight matrix's own standard deviation to each; inside `metrics.no_trace`, say."""
+    for l, w in enumerate(net.weights):
+        generator = stream("weight noise", seed + l, w.device)  # each layer its own
+        w += std * w.std() * torch.randn(w.shape, generator=generator, device=w.device).to(w)
+
+
+def has_feedback(rule):
+    """Are there feedback weights that noise can be put on?"""
+    return isinstance(getattr(rule, "feedback_weights", None), FeedbackWeights) or hasattr(rule, "draw_feedback")
+
+
+class NoisyFeedback(Around):
+    """The same rule, its feedback weights under fresh noise in every step, of std × each tensor's own spread."""
+
+    def __init__(self, rule, std):
+        super().__init__(rule)
+        if not has_feedback(rule):
+            raise ValueError(f"{rule.title} has no feedback_weights to put noise on")
+        self.std, self.generator = std, stream("feedback noise", rule.seed, rule.net.weights[0].device)
+
+    def step(self, x, y, optimizer):
+        with self.noise():
+            return super().step(x, y, optimizer)
+
+    def backward(self, x, y):
+        with self.noise():
+            return super().backward(x, y)
+
+    @contextmanager
+    def noise(self):
+        """Inside, the feedback is noisy; then the noise goes, and what was learned stays."""
+        rule, kept = self.rule, []
+        if self.std and hasattr(rule, "draw_feedback"):  # it works its feedback out anew in every backward
+            draw = rule.draw_feedback
+            rule.draw_feedback = lambda *given: tuple(b if b is None else self.noisy(b) for b in draw(*given))
+        elif self.std:
+            kept = [b for b in rule.feedback_weights if b is not None]
+        before, noisy = [b.detach().clone() for b in kept], [self.noisy(b) for b in kept]
+        for b, with_noise in zip(kept, noisy, strict=True):
+            b.data.copy_(with_noise)
+        try:
+            yield
+        finally:
+            for b, old, with_noise in zip(kept, before, noisy, strict=True):
+                b.data.copy_(old + (b.detach() - with_noise))
+            vars(rule).pop("draw_feedback", None)
+
+    def noisy(self, b):
+        noise = torch.randn(b.shape, generator=self.generator, device=b.device, dtype=b.dtype)
+        return b.detach() + self.std * b.detach().std() * noise
+
+
+PER_CLASS = (10, 100, 1000)
+
+
 def few_labels(name, sizes, lr, seed, dataset="mnist", test=False, updates=200, batch_size=64, **training):
     """A few images of each class, and the same number of updates for all of them; the images are drawn by the seed."""
     data = load_dataset(dataset)
@@ -187,16 +293,21 @@ def few_labels(name, sizes, lr, seed, dataset="mnist", test=False, updates=200, 
     return pd.concat(frames, ignore_index=True)
 
 
+def per_class(data, n, seed=0):
+    """A training set of n images of each class, drawn by `seed`; validation and test stay whole."""
+    check_seed(seed)
+    labels, counts = data.y_train.unique(return_counts=True)
+    if not isinstance(n, int) or not 1 <= n <= counts.min():
+        raise ValueError(f"n is {n!r}; it must be a whole number from 1 to {counts.min()}, what the rarest class has")
+    order = torch.randperm(len(data.y_train), generator=torch.Generator().manual_seed(seed)).to(labels.device)
+    chosen = torch.cat([order[data.y_train[order] == label][:n] for label in labels])
+    return replace(data, x_train=data.x_train[chosen], y_train=data.y_train[chosen])
+
+
 def every_world(name, sizes, lr, seed, test=False, limit=None, epochs=1, **settings):
-    """All of the above, one after the other; test=False is the plain world alone, in which a rate is chosen."""
+    """All these worlds, one after the other; test=False is the plain one alone, in which a rate is chosen."""
     if not test:
         return one_run(name, sizes, lr, seed, limit=limit, epochs=epochs, **settings)
     long = {"test": test, "limit": limit, "epochs": epochs, **settings}
     frames = [world(name, sizes, lr, seed, **long) for world in (classes, pixels, rotation, noise)]
     return pd.concat([*frames, few_labels(name, sizes, lr, seed, test=test, **settings)], ignore_index=True)
-
-
-def online(name, sizes, lr, seed, batch_size=1, **settings):
-    """A run like any other, `batch_size` images at a time, which `dataset` says."""
-    frame = one_run(name, sizes, lr, seed, batch_size=batch_size, **settings)
-    return frame.assign(dataset=frame.dataset + f", {batch_size} at a time")
