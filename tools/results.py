@@ -189,11 +189,8 @@ def announce(studies, jobs):
         known += seconds is not None
         every, waiting = every | mine, waiting | left
     print(f"{len(every)} runs for lessons {', '.join(lesson.number for lesson in studies)}; ", end="")
-    print(
-        f"{len(every) - len(waiting)} are finished\nthe rest takes about {minutes:.0f} minutes on {jobs} cores, ",
-        end="",
-    )
-    print(f"by what {known} of {len(studies)} lessons took the last time")
+    print(f"{len(every) - len(waiting)} are finished")
+    print(f"about {minutes:.0f} minutes on {jobs} cores, by what {known} of {len(studies)} lessons took the last time")
 
 
 def main(arguments=None):
