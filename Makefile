@@ -72,9 +72,10 @@ notebooks-test: $(STAMP)  ## part of test: nbval runs every lesson from top to b
 	@CI=true OMP_NUM_THREADS=1 IPYTHONDIR="$(CURDIR)/tests/ipython" $(PY) -m pytest $(NOTEBOOKS) \
 	  --nbval-lax --nbval-current-env --nbval-cell-timeout 180 --durations=5 $(TWO_AT_ONCE)
 
+# Three at once: a page waits as much as it works.
 browser: $(STAMP)  ## part of test: every lesson's widgets in headless Chromium (one: N=06; PAGES=1 keeps pictures of whole pages)
 	@echo "[browser] lessons in JupyterLab and Notebook 7, in headless Chromium"
-	@OMP_NUM_THREADS=1 N="$(N)" PAGES="$(PAGES)" $(PY) -m pytest tests/browser -m browser -rs --durations=5 -n 2 --maxschedchunk=1
+	@OMP_NUM_THREADS=1 N="$(N)" PAGES="$(PAGES)" $(PY) -m pytest tests/browser -m browser -rs --durations=5 -n 3 --maxschedchunk=1
 
 build: $(STAMP)  ## lessons/ to notebooks/, exported code and maps
 	@echo "[build] notebooks and exported code from lessons"

@@ -16,7 +16,8 @@ from course_utils import rules
 # They draw, refuse or list, and change no number. Everything else of the course that a run imports counts, whole
 # modules at a time: a needless measurement costs minutes, a stale number its reader's trust.
 BESIDE = {"course_utils", "course_utils.rules", "course_utils.plots", "course_utils.checks"}
-BY_PYTHON = {"__module__", "__doc__", "__dict__", "__weakref__", "__firstlineno__", "__static_attributes__"}
+BY_MACHINE = {"__module__", "__doc__", "__dict__", "__weakref__", "__firstlineno__", "__static_attributes__"}
+BY_MACHINE |= {"knobs", "live_knobs"}
 
 
 def key(function, settings):
@@ -50,7 +51,7 @@ def behind(things):
 
 def is_typed(thing):
     """Typed in a notebook or a script, where the source at hand is not what was executed, or is much else besides."""
-    module = thing.__module__
+    module = getattr(thing, "__module__", None)
     no_file = getattr(sys.modules.get(module), "__file__", None) is None
     return module == "__main__" or (no_file and module not in sys.builtin_module_names)
 
@@ -85,16 +86,13 @@ def code_of(thing, seen=()):
     if isinstance(thing, property):
         return [code_of(part, seen) for part in (thing.fget, thing.fset)]
     if not callable(thing) and not isinstance(thing, (staticmethod, classmethod)):
-        return repr(
-            {name: code_of(part, seen) for name, part in vars(thing).items()}
-            if type(thing).__module__ == "course_utils.rule"
-            else thing
-        )
+        declared = type(thing).__module__.startswith("course_utils.")  # a knob
+        return repr({name: code_of(part, seen) for name, part in vars(thing).items()} if declared else thing)
     thing = inspect.unwrap(getattr(thing, "__func__", thing))
     if not isinstance(thing, (type, types.FunctionType)) or not is_typed(thing):
-        return f"{thing.__module__}.{getattr(thing, '__qualname__', type(thing).__qualname__)}"
+        return f"{getattr(thing, '__module__', '')} {getattr(thing, '__qualname__', type(thing).__qualname__)}"
     if isinstance(thing, type):
-        return {name: code_of(part, seen) for name, part in sorted(vars(thing).items()) if name not in BY_PYTHON}
+        return {name: code_of(part, seen) for name, part in sorted(vars(thing).items()) if name not in BY_MACHINE}
     codes, names = _nested(thing.__code__), _globals(thing)
     around = [code_of(cell.cell_contents, seen) for cell in thing.__closure__ or ()]
     helpers = {name: code_of(thing.__globals__[name], seen) for name in names}

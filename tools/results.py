@@ -10,7 +10,7 @@ seed, one epoch on 20,000 images, if search_epochs and search_images do not say 
 While the best rate of a rule stands at the edge of its grid, the next one is tried, six times at most.
 `confirm: 2` then runs the winner and the two smaller rates next to it for the whole length, again on validation, for
 a short race prefers rates that are too high for a long one. Then the seeds run.
-`function: course_utils.worlds.online` names another function than `runs.one_run` for a block's runs; keys that
+`function: course_utils.studies.harder_worlds.online` names another function than `runs.one_run` for a block's runs; keys that
 are not read here go to it. `targets:` and `judged:` are for the tests: what has to come out, and for which rules.
 
 The runs of all lessons are one sweep (see course_utils/sweeps.py): equal ones are computed once, and an interrupted
@@ -189,11 +189,8 @@ def announce(studies, jobs):
         known += seconds is not None
         every, waiting = every | mine, waiting | left
     print(f"{len(every)} runs for lessons {', '.join(lesson.number for lesson in studies)}; ", end="")
-    print(
-        f"{len(every) - len(waiting)} are finished\nthe rest takes about {minutes:.0f} minutes on {jobs} cores, ",
-        end="",
-    )
-    print(f"by what {known} of {len(studies)} lessons took the last time")
+    print(f"{len(every) - len(waiting)} are finished")
+    print(f"about {minutes:.0f} minutes on {jobs} cores, by what {known} of {len(studies)} lessons took the last time")
 
 
 def main(arguments=None):

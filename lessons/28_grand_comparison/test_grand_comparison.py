@@ -10,7 +10,7 @@ import scipy.stats
 import torch
 
 import course_utils as cu
-from course_utils import runs, comparison
+from course_utils import comparison, runs
 from course_utils.training import _make_optimizer
 from tests.helpers import batch, clusters, small_net
 

@@ -3,12 +3,12 @@
 from dataclasses import replace
 
 import torch
+from course_utils.disturb import noisy_images, permuted, rotated, shake_weights
+from course_utils.worlds import Life
 from matplotlib.figure import Figure
 
 import course_utils as cu
 from course_utils import plots
-from course_utils.disturb import noisy_images, permuted, rotated, shake_weights
-from course_utils.worlds import Life
 
 
 def _first(data, n):

@@ -10,7 +10,7 @@ import torch
 from helpers import clusters
 
 import course_utils as cu
-from course_utils import runs, disturb, worlds
+from course_utils import disturb, runs, worlds
 from course_utils.training import _make_optimizer
 
 SIZES = [784, 12, 10]

@@ -6,13 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from course_utils.pretraining import passes, pretrained
 from helpers import batch, clusters, grads, largest_difference, small_net, snapshot
 
 import course_utils as cu
-from course_utils.runs import SCHEMA, make_rule, one_run
-from course_utils.metrics import alignment_angle, gradient_statistics, true_gradient
-from course_utils.pretraining import passes, pretrained
 from course_utils.controls import FrozenHidden
+from course_utils.metrics import alignment_angle, gradient_statistics, true_gradient
 from course_utils.rules import (
     Backprop,
     Blend,
@@ -24,6 +23,7 @@ from course_utils.rules import (
     WeightForwardGradient,
 )
 from course_utils.rules.hybrids import Parts, can_be_a_part, estimate_of
+from course_utils.runs import SCHEMA, make_rule, one_run
 
 EXACT = 1e-12
 HYBRIDS = [Blend, Layered, RandomFreezing, PerturbationTaughtFeedback]

@@ -77,9 +77,9 @@ def test_one_lesson_can_be_named(target):
     assert "06" in recipe(target)
 
 
-def test_tests_run_one_thread_each_two_at_once():
-    for target in ("units", "notebooks-test", "browser"):
-        assert "OMP_NUM_THREADS=1" in recipe(target) and "-n 2" in recipe(target)
+@pytest.mark.parametrize(("target", "files"), [("units", 2), ("notebooks-test", 2), ("browser", 3)])
+def test_tests_run_one_thread_each_some_at_once(target, files):
+    assert "OMP_NUM_THREADS=1" in recipe(target) and f"-n {files} " in recipe(target)
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)

@@ -1,0 +1,89 @@
+"""A lesson made from the template in a copy of the course: four files, a line, a command, and its tests are green."""
+
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+
+import matplotlib.pyplot as plt
+import nbformat
+import pytest
+import torch
+
+import course_utils as cu
+from tools import refuse
+from tools.lessons import ROOT, Lesson
+
+TEMPLATE = Lesson(ROOT / "lessons" / "_template")
+NEW = "05_lost_messages"
+# Of all tests those that a new lesson could break: what is named after it, and what looks at the course as a whole.
+SELECTION = """
+def pytest_collection_modifyitems(items):
+    new = ("05", "lost_messages", "LostMessages")
+    items[:] = [item for item in items if "[" not in item.name or any(name in item.nodeid for name in new)]
+"""
+
+
+def call(course, *words):
+    done = subprocess.run([sys.executable, "-m", *words], cwd=course, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def course(tmp_path_factory):
+    """A copy of the tracked files in which the template has become lesson 05."""
+    course = tmp_path_factory.mktemp("course")
+    names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in filter(None, names.split("\0")):
+        if (ROOT / name).exists():
+            (course / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, course / name)
+    shutil.copytree(course / "lessons/_template", course / "lessons" / NEW)
+    outline = course / "lessons/outline.yaml"
+    (planned,) = [line for line in outline.read_text().splitlines() if line.startswith("  05_")]
+    outline.write_text(outline.read_text().replace(planned, f"  {NEW}: {{part: II, title: Lost messages}}"))
+    call(course, "tools.build")
+    call(course, "tools.figures", "05")
+    return course
+
+
+def test_nothing_else_is_edited_and_every_test_it_could_break_is_green(course):
+    (course / "selection.py").write_text(SELECTION)
+    tests = ["tests/contract", *(f"tests/tools/test_{name}.py" for name in ("build", "documents", "lessons", "maps"))]
+    words = ["pytest", "-q", "-x", "-p", "selection", "-p", "no:cacheprovider", *tests, f"lessons/{NEW}"]
+    assert " passed" in call(course, *words)
+
+
+def test_it_is_on_the_maps_and_its_rule_is_exported(course):
+    link = "[Lost messages](notebooks/05_lost_messages.ipynb)"
+    assert (course / "README.md").read_text().count(link) == 1
+    assert "[Lost messages](05_lost_messages.ipynb)" in (course / "notebooks/00_start_here.ipynb").read_text()
+    assert "class LostMessages(Rule)" in (course / "course_utils/rules/lost_messages.py").read_text()
+    assert not list(course.glob("notebooks/*template*"))
+
+
+def test_its_products_pass_the_linter(course):
+    call(course, "ruff", "check", "--quiet", f"notebooks/{NEW}.ipynb", "course_utils/rules/lost_messages.py")
+
+
+def test_it_runs_from_top_to_bottom_on_the_digits(course, monkeypatch):
+    digits = replace(cu.load_dataset("digits", device="cpu"), requested="mnist")
+    monkeypatch.setattr(cu, "load_dataset", lambda name, limit=None: digits)
+    monkeypatch.setattr(cu, "setup", lambda seed: "cpu")
+    monkeypatch.setenv("CI", "true")
+    torch.manual_seed(0)
+    namespace: dict = {}
+    for cell in nbformat.read(course / f"notebooks/{NEW}.ipynb", 4).cells:
+        if cell.cell_type == "code":
+            exec(cell.source, namespace)
+    plt.close("all")
+    assert namespace["lab"].error is None and namespace["lab"].history.samples > 0
+    assert issubclass(namespace["LostMessages"], cu.Rule)
+
+
+def test_the_template_uses_every_part_and_explains_it():
+    text = TEMPLATE.source.read_text()
+    assert text.count('+++ {"part": ') == len(refuse.PARTS)
+    for part, name in zip(text.split('+++ {"part": "')[1:], refuse.PARTS, strict=True):
+        assert part.startswith(f'{name}"}}') and "<!--" in part, name
