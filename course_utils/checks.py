@@ -54,16 +54,15 @@ def check_finite(x, name="x"):
 
 def check_labels(y, classes):
     """Raise ValueError when a label is outside 0 … classes − 1."""
-    low, high = y.aminmax()
+    low, high = (end.item() for end in y.aminmax())
     if low < 0 or high >= classes:
-        raise ValueError(f"y holds labels from {int(low)} to {int(high)}; this network has classes 0 to {classes - 1}")
+        raise ValueError(f"y holds labels from {low} to {high}; this network has classes 0 to {classes - 1}")
 
 
 def check_input(x, inputs, weight):
     """x as a floating (batch, inputs) tensor of the weight's type and device; ValueError says what is wrong."""
-    if not isinstance(x, torch.Tensor):
-        raise ValueError(f"x is a {type(x).__name__}; it must be a tensor: torch.as_tensor(x)")
-    if _has_passed(x, (inputs, weight.dtype, weight.device)):
+    facts = (inputs, weight.dtype, weight.device)
+    if _has_passed("x", x, facts):
         return x
     if x.ndim != 2 or x.shape[1] != inputs:
         raise ValueError(
@@ -80,16 +79,14 @@ def check_input(x, inputs, weight):
         raise ValueError(f"x holds {x.dtype} and the network {weight.dtype}: use x.to({weight.dtype})")
     if x.device.type == "cpu":
         check_finite(x)
-    _let_pass(x, (inputs, weight.dtype, weight.device))
+    _let_pass(x, facts)
     return x
 
 
 def check_target(y, out, loss_name):
     """Raise ValueError unless y is (batch,) int64 in range, or floating (batch, classes), for these outputs."""
-    if not isinstance(y, torch.Tensor):
-        raise ValueError(f"y is a {type(y).__name__}; it must be a tensor: torch.as_tensor(y)")
     facts = (out.shape, out.dtype, out.device, loss_name)
-    if _has_passed(y, facts):
+    if _has_passed("y", y, facts):
         return
     if y.device != out.device:
         raise ValueError(f"y is on {y.device} and the network on {out.device}: use y.to('{out.device}')")
@@ -116,7 +113,10 @@ def _check_values(y, out, loss_name):
             raise ValueError("y holds rows that do not sum to 1, as cross entropy asks")
 
 
-def _has_passed(tensor, facts):
+def _has_passed(name, tensor, facts):
+    """Whether this very tensor was let in before, unchanged since, with these facts; ValueError when it is none."""
+    if not isinstance(tensor, torch.Tensor):
+        raise ValueError(f"{name} is a {type(tensor).__name__}; it must be a tensor: torch.as_tensor({name})")
     return not tensor.is_inference() and _passed.get(tensor) == (tensor._version, facts)
 
 

@@ -49,9 +49,9 @@ class Around(Rule):
 class FrozenHidden(Around):
     """The control of every lesson: the same rule with the updates of the hidden layers dropped.
 
-    Only the readout learns, on top of random features. A rule that does not beat this control has taught its
-    hidden layers nothing. A rule that perturbs its hidden units declares `perturb_hidden`; here it is turned off. A rule
-    with trained parameters besides the network's says which are hidden (`hidden_parameters`), or it is refused.
+    Only the readout learns, on top of random features. A rule that does not beat this control has taught its hidden
+    layers nothing. A rule that perturbs hidden units declares `perturb_hidden`; here it is turned off. A rule that
+    trains parameters besides the network's says which are hidden (`hidden_parameters`), or it is refused.
     """
 
     def __init__(self, rule):

@@ -49,8 +49,7 @@ def of_update(rule, x, y, optimizer=None, repeats=20):
 
 def sgd(rule):
     """The SGD of `train`, with momentum 0.9, at a small rate."""
-    make = vars(training).get("make_optimizer") or vars(training)["_make_optimizer"]
-    return make(rule, "sgd", LR, 0.9)
+    return training.make_optimizer(rule, "sgd", LR, 0.9)
 
 
 def milliseconds_of(call, repeats=20, device=None):

@@ -9,15 +9,9 @@ import torch
 # What is added to a seed for each purpose, so that no two of a run meet the same random numbers. (The order of the
 # images shares the weights' seed: whole numbers without repetition and Gaussian ones have nothing in common.)
 STREAMS = {
-    "weights": 0,
-    "order": 0,
-    "feedback": 1_000_003,
-    "rule": 2_000_003,
-    "training noise": 3_000_017,
-    "feedback noise": 4_000_037,
-    "image noise": 5_000_011,
-    "weight noise": 6_000_011,
-}
+    "weights": 0, "order": 0, "feedback": 1_000_003, "rule": 2_000_003, "training noise": 3_000_017,
+    "feedback noise": 4_000_037, "image noise": 5_000_011, "weight noise": 6_000_011,
+}  # fmt: skip
 _current = torch.device("cpu")
 
 

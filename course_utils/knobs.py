@@ -8,9 +8,10 @@ class Knob:
 
         feedback_scale = Knob(0.05, at_least(0), slider=(5e-4, 5.0, "log"), live=True)
 
-    default: its value if nothing is said. allowed: (words, test), as made by `at_least`, `above`, `between`, `whole` and
-    `one_of` (whose choices are the attribute of that name). slider: (low, high, "log" | "linear") for the playground, None for no slider. live: whether `backward`
-    reads it anew each time, so that it may move while training runs. A value that is not allowed is a ValueError.
+    default: its value if nothing is said. allowed: (words, test), as `at_least`, `above`, `between`, `whole` and `one_of`
+    make it (the last with its choices, which are an attribute). slider: (low, high, "log" | "linear") for the playground,
+    or None. live: `backward` reads it anew each time, so it may move while training runs. What is not allowed is a
+    ValueError.
     """
 
     def __init__(self, default, allowed, slider=None, live=False):

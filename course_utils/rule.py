@@ -34,11 +34,11 @@ class Rule(nn.Module):
     the rule changes (feedback weights on their own clock, say) belongs in `step`. Its settings are `Knob`s; its
     __init__, where it needs one, takes (self, net, seed=0, **knobs) and hands them on.
 
-    net: the `MLP`. seed: int ≥ 0, for the rule's own `generator`. knobs: values of its knobs by name; TypeError for
-    names it has not. Any parameter or buffer the rule registers travels in `state_dict()`. Class attributes: title; look,
-    the colour and line of its curves, as ("blue", "--"); lr, a good default for SGD with momentum 0.9; plausibility, a
-    word for each of `CRITERIA`; loss_name, when `backward` returns another objective than `net.loss`. Made from the
-    class: knobs, {name: Knob}, and live_knobs, the names of those that may move while training runs.
+    net: the `MLP`. seed: int ≥ 0, for the rule's own `generator`. knobs: values by name; TypeError for names it has not.
+    Parameters and buffers that the rule registers travel in `state_dict()`. Class attributes: title; look, the colour
+    and line of its curves; lr, a good default for SGD with momentum 0.9; plausibility, a word for each of `CRITERIA`;
+    loss_name, when `backward` returns another objective than `net.loss`. Made from the class: knobs, {name: Knob}, and
+    live_knobs, the names of those that may move while training runs.
     """
 
     title = "Rule"
@@ -56,8 +56,11 @@ class Rule(nn.Module):
         names = dict.fromkeys(name for base in reversed(cls.__mro__) for name in vars(base))
         cls.knobs = {name: knob for name in names if isinstance(knob := getattr(cls, name, None), Knob)}
         cls.live_knobs = tuple(name for name, knob in cls.knobs.items() if knob.live)
-        if isinstance(cls.plausibility, dict):
-            _check_card(cls)
+        for column, word in cls.plausibility.items() if isinstance(cls.plausibility, dict) else ():
+            words = CRITERIA.get(column, ())
+            if words is not None and word not in words:
+                known = f"write one of: {', '.join(words)}" if words else f"the columns are: {', '.join(CRITERIA)}"
+                raise ValueError(f"{cls.__name__}.plausibility[{column!r}] is {word!r}; {known}")
         if isinstance(cls.look, tuple):
             LOOKS[cls.title] = cls.look
 
@@ -109,14 +112,6 @@ class Rule(nn.Module):
         else:
             # Not in place: two parameters may have been given the same tensor, as in Kolen–Pollack.
             parameter.grad = parameter.grad + gradient.detach()
-
-
-def _check_card(rule_class):
-    for column, word in rule_class.plausibility.items():
-        words = CRITERIA.get(column, ())
-        if words is not None and word not in words:
-            known = f"write one of: {', '.join(words)}" if words else f"the columns are: {', '.join(CRITERIA)}"
-            raise ValueError(f"{rule_class.__name__}.plausibility[{column!r}] is {word!r}; {known}")
 
 
 class FeedbackWeights(nn.Module):

@@ -19,19 +19,16 @@ def train(rule, data, *, progress=True, **settings):
     """Train `rule` on `data` with a progress bar; returns the run's `History`.
 
     epochs=5: how often to see the training set, fractions allowed.
-    lr: a number, or [(samples, value), …] where each value holds from that many samples on; None takes `rule.lr`
-    (for an optimiser instance: its own).
+    lr: a number or a `Schedule`, [(samples, value), …]; None takes `rule.lr` (for an optimiser instance: its own).
     batch_size=128. optimizer: "sgd" (with momentum=0.9), "adam", or any torch optimiser instance.
     schedule: a factor on lr, "one_cycle" (up over the first tenth, then a cosine down to 0), "constant",
     "exponential" (down to 1 %) or [(samples, factor), …].
     input_noise=0.0, activity_noise=0.0: std of Gaussian noise on pixels, on hidden pre-activations; like lr.
-    knobs: {name: number or [(samples, value), …]} for the rule's `live_knobs`, as for lr.
+    knobs: {name of one of the rule's `live_knobs`: like lr}. seed=0: of the batches' order and the noise.
     eval_every, probe_every: in samples. Evaluation defaults to once an epoch, probes (the angle of `.grad` to the
-    true gradient of the same batch) to never.
-    seed=0: order of the batches and the noise. stop_after: end after that many samples, the schedule being that of
-    all the epochs (so does `History.call` repeat a stopped run).
-    Raises ValueError for anything out of range. Interrupting the kernel returns the history so far. A run whose
-    loss becomes NaN or infinite ends with status "diverged" and says so.
+    true gradient of the same batch) to never. stop_after: end after that many samples, with the schedule of all epochs.
+    ValueError for anything out of range. Interrupting the kernel returns the history so far. A run whose loss becomes
+    NaN or infinite ends with status "diverged" and says so.
     """
     runner = steps(rule, data, Settings(**settings))
     history = next(runner)
@@ -116,8 +113,7 @@ def _set_rates(optimizer, rates, settings, history):
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
         if settings.lr is not None:
             first, now = settings.lr.at(0), settings.lr.at(history.samples)
-            made_here = isinstance(settings.optimizer, str)
-            rate = now * (rate / first) if made_here and first and rate != first else now
+            rate = now * (rate / first) if isinstance(settings.optimizer, str) and first and rate != first else now
         group["lr"] = factor * rate
 
 

@@ -3,10 +3,10 @@
 import torch
 from torch import nn
 
+from course_utils.knobs import KnobByLayer
 from course_utils.rule import FeedbackWeights, Knob, above, whole
 from course_utils.rules.kolen_pollack import SHARE_LOST
 from course_utils.rules.predictive_coding import PredictiveCoding, Settling
-from course_utils.knobs import KnobByLayer
 
 
 class SettlingWhileLearning(Settling):

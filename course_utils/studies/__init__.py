@@ -1,1 +1,1 @@
-"""What the synthesis lessons export, one module a lesson, written by tools/build.py from cells tagged `export-study`."""
+"""What the synthesis lessons export, one module a lesson, written by tools/build.py."""

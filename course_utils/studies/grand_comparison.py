@@ -3,8 +3,8 @@
 import pandas as pd
 import torch
 
-from course_utils.data import load_dataset
 from course_utils.controls import Around
+from course_utils.data import load_dataset
 from course_utils.runs import make_rule, run_rule
 from course_utils.runs import one_run as plain_run
 

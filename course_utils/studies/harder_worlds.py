@@ -9,10 +9,10 @@ import pandas as pd
 import torch
 
 from course_utils.checks import check_seed, is_number
+from course_utils.controls import Around
 from course_utils.data import load_dataset
 from course_utils.device import stream
 from course_utils.metrics import no_trace
-from course_utils.controls import Around
 from course_utils.rule import FeedbackWeights
 from course_utils.runs import SCHEMA, make_rule, one_run, provenance
 from course_utils.settings import Settings
