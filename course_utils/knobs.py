@@ -8,10 +8,10 @@ class Knob:
 
         feedback_scale = Knob(0.05, at_least(0), slider=(5e-4, 5.0, "log"), live=True)
 
-    default: its value if nothing is said. allowed: (words, test), as `at_least`, `above`, `between`, `whole` and `one_of`
-    make it (the last with its choices, which are an attribute). slider: (low, high, "log" | "linear") for the playground,
-    or None. live: `backward` reads it anew each time, so it may move while training runs. What is not allowed is a
-    ValueError.
+    default: its value if nothing is said. allowed: (words, test), as `at_least`, `above`, `between`, `whole`, `one_of`
+    make it (the last with its choices, which are an attribute). slider: (low, high, "log" | "linear") for the
+    playground, or None. live: `backward` reads it anew each time, so it may move while training runs. ValueError for
+    what is not allowed.
     """
 
     def __init__(self, default, allowed, slider=None, live=False):

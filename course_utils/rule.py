@@ -34,7 +34,7 @@ class Rule(nn.Module):
     the rule changes (feedback weights on their own clock, say) belongs in `step`. Its settings are `Knob`s; its
     __init__, where it needs one, takes (self, net, seed=0, **knobs) and hands them on.
 
-    net: the `MLP`. seed: int ≥ 0, for the rule's own `generator`. knobs: values by name; TypeError for names it has not.
+    net: the `MLP`. seed: int ≥ 0, for the rule's own `generator`. knobs: values by name; TypeError for others.
     Parameters and buffers that the rule registers travel in `state_dict()`. Class attributes: title; look, the colour
     and line of its curves; lr, a good default for SGD with momentum 0.9; plausibility, a word for each of `CRITERIA`;
     loss_name, when `backward` returns another objective than `net.loss`. Made from the class: knobs, {name: Knob}, and

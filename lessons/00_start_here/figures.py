@@ -3,7 +3,7 @@
 from matplotlib.figure import Figure
 
 import course_utils as cu
-from course_utils.gallery import draw, trained
+from tools.gallery import draw, trained
 
 
 def play(data):

@@ -3,8 +3,9 @@
 from matplotlib.figure import Figure
 
 import course_utils as cu
-from course_utils import circuits, plots
-from course_utils.gallery import gallery
+from course_utils import plots
+from tools import circuits
+from tools.gallery import gallery
 
 
 def circuit():

@@ -3,8 +3,8 @@
 from matplotlib.figure import Figure
 
 import course_utils as cu
-from course_utils import circuits
-from course_utils.gallery import gallery
+from tools import circuits
+from tools.gallery import gallery
 
 
 def circuit():

@@ -4,7 +4,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
 import course_utils as cu
-from course_utils import circuits, plots, runs
+from course_utils import plots, runs
+from tools import circuits
 
 
 def race():

@@ -2,7 +2,7 @@
 
 from matplotlib.figure import Figure
 
-from course_utils import circuits
+from tools import circuits
 
 
 def circuit():
