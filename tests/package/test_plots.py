@@ -12,15 +12,16 @@ from helpers import clusters, small_net
 from matplotlib.figure import Figure
 
 import course_utils as cu
-from course_utils import circuits, gallery, plots
+from course_utils import plots, rule
+from tools import circuits
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
 def history():
-    rule = cu.rules.FeedbackAlignment(small_net((12, 9, 4), dtype=torch.float32))
-    return cu.train(rule, clusters(), epochs=2, lr=0.1, batch_size=16, probe_every=64, progress=False)
+    learner = cu.rules.FeedbackAlignment(small_net((12, 9, 4), dtype=torch.float32))
+    return cu.train(learner, clusters(), epochs=2, lr=0.1, batch_size=16, probe_every=64, progress=False)
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def labels(ax):
 
 
 def test_style_is_stable_and_told_apart_without_colour():
-    names = [rule.title for rule in cu.rules.ALL.values()] + ["Frozen hidden", "A rule of your own"]
+    names = [each.title for each in cu.rules.ALL.values()] + ["Frozen hidden", "A rule of your own"]
     assert [plots.style(n) for n in names] == [plots.style(n) for n in names]
     assert plots.style("Feedback alignment") == {"color": plots.BLUE, "linestyle": "--"}
     assert plots.style("Backprop, hidden layers frozen") == plots.style("Frozen hidden")
@@ -43,12 +44,9 @@ def test_style_is_stable_and_told_apart_without_colour():
 
 
 def test_a_rule_looks_as_it_declares_and_a_table_cannot_overrule_it(monkeypatch):
-    for title, look in {
-        "Mine": ("sky", "long dashes"),
-        "PEPITA": ("#123456", ":"),
-        "Half frozen": ("red", "-"),
-    }.items():
-        monkeypatch.setitem(plots.LOOKS, title, look)
+    looks = {"Mine": ("sky", "long dashes"), "PEPITA": ("#123456", ":"), "Half frozen": ("red", "-")}
+    for title, look in looks.items():
+        monkeypatch.setitem(rule.LOOKS, title, look)
     assert plots.style("Mine") == {"color": plots.SKY, "linestyle": (0, (5, 1))}
     assert plots.style("PEPITA") == {"color": "#123456", "linestyle": ":"}
     assert plots.style("Half frozen")["color"] == plots.RED != plots.style("Mine, hidden layers frozen")["color"]
@@ -92,9 +90,9 @@ def test_angles_are_drawn_with_the_chance_band(ax, history):
 
 
 def test_the_playgrounds_picture_has_room_for_the_angles_of_three_layers():
-    rule = cu.rules.FeedbackAlignment(cu.MLP([784, 512, 512, 10], device="cpu"))
+    learner = cu.rules.FeedbackAlignment(cu.MLP([784, 512, 512, 10], device="cpu"))
     figure, frame = Figure(figsize=(9, 4.2), dpi=100), pd.DataFrame({"samples": [0], "val_accuracy": [0.1]})
-    plots.runs(figure, rule, [(None, {"lr": 0.1}, frame)], samples=10)
+    plots.runs(figure, learner, [(None, {"lr": 0.1}, frame)], samples=10)
     legend = figure.axes[1].get_legend()
     figure.canvas.draw()
     assert len(legend.get_texts()) == 4 and legend.get_window_extent().x1 < figure.bbox.x1
@@ -123,43 +121,6 @@ def test_stored_band_is_the_range_over_seeds(ax):
     assert (heights.min(), heights.max()) == pytest.approx((50, 90))
     label = ax.get_legend_handles_labels()[1][0]
     assert "3 stored seeds" in label and "2 CPU threads" in label and "2026-01-01" in label
-
-
-def test_circuit_names_every_part(ax):
-    circuits.circuit(ax, ["x", "h", "ŷ"], ["W₁", "W₂"], [None, "B₂"], title="Feedback alignment")
-    shown = {text.get_text() for text in ax.texts}
-    assert shown == {"x", "h", "ŷ", "e", "W₁", "W₂", "B₂"} and ax.get_title() == "Feedback alignment"
-    assert len(ax.patches) == 4 + 1 + 3  # nodes, from ŷ to e, forward twice and back once
-    with pytest.raises(ValueError):
-        circuits.circuit(ax, ["x", "h", "ŷ"], ["W₁", "W₂"], ["B₂"])
-
-
-def test_a_circuit_leaves_out_what_has_no_name(ax):
-    circuits.circuit(ax, ["", "ξ", "y"], ["", "W₂"], [None, None], error="")
-    assert [text.get_text() for text in ax.texts] == ["ξ", "y", "W₂"] and len(ax.patches) == 3
-
-
-def test_a_gallery_trains_and_draws_each_setting_as_it_is_given():
-    moves = {"decay": [(0, 0.1), (80, 0.01)]}
-    runs = {"small": {"decay": 0.0}, "fast": {"decay": 0.0, "lr": 0.5}, "moving": moves}
-    more = {"training": {"lr": 0.1, "batch_size": 16}, "activation": "tanh"}
-    frames = gallery.trained(cu.rules.KolenPollack, clusters(), runs, [12, 9, 4], **more)
-    rule = cu.rules.KolenPollack(cu.MLP([12, 9, 4], activation="tanh"))
-    settings = {"epochs": 1, "lr": 0.1, "batch_size": 16, "schedule": "constant", "eval_every": 10, "probe_every": 2}
-    expected = cu.train(rule, clusters(), **settings, knobs=moves, progress=False).frame
-    assert (
-        frames["moving"]
-        .drop(columns=["seconds", "probe_seconds"])
-        .equals(expected.drop(columns=["seconds", "probe_seconds"]))
-    )
-    assert not np.allclose(frames["small"].val_loss.iloc[1:], frames["fast"].val_loss.iloc[1:])
-    figure = gallery.gallery(cu.rules.KolenPollack, clusters(), runs, [12, 9, 4], **more)
-    left, right = figure.axes
-    assert labels(left) == [*runs] and labels(right) == [*runs, "chance (117 weights)"]
-    assert np.allclose(left.lines[2].get_ydata(), 100 * expected.val_accuracy)
-    assert np.allclose(right.lines[2].get_ydata(), expected.angle_1)
-    alone = gallery.gallery(cu.rules.KolenPollack, clusters(), {"": {}}, [12, 9, 4], angles=None)
-    assert len(alone.axes) == 1
 
 
 @pytest.mark.parametrize("rows", [torch.rand(3, 784), -torch.rand(3, 784), np.zeros((2, 784))])
