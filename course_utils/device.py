@@ -10,7 +10,7 @@ import torch
 # images shares the weights' seed: whole numbers without repetition and Gaussian ones have nothing in common.)
 STREAMS = {
     "weights": 0, "order": 0, "feedback": 1_000_003, "rule": 2_000_003, "training noise": 3_000_017,
-    "feedback noise": 4_000_037, "image noise": 5_000_011, "weight noise": 6_000_011,
+    "feedback noise": 4_000_037, "image noise": 5_000_011, "weight noise": 6_000_011, "activity noise": 7_000_003,
 }  # fmt: skip
 _current = torch.device("cpu")
 
