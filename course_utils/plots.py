@@ -6,11 +6,12 @@ Every function draws on the axes it is given and returns nothing, so that a less
 import textwrap
 from itertools import cycle
 
+import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
 
-from course_utils import rule
 from course_utils.metrics import chance_band
+from course_utils.rule import LOOKS
+from course_utils.settings import Schedule
 
 # Okabe and Ito's colours, told apart by every kind of colour vision; the line style says the same once more.
 COLORS = {
@@ -28,34 +29,6 @@ BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PURPLE, GREY = COLORS.values()
 # Lines in words, besides matplotlib's own "-", "--", "-.", ":".
 LINES: dict[str, tuple] = {"long dashes": (0, (5, 1)), "dash dot": (0, (3, 1, 1, 1))}
 NO_RULES = {"Frozen hidden": ("grey", ":"), "Softmax regression": ("orange", "-.")}
-STYLES = {  # of rules that do not declare their `look` yet
-    "Backprop": ("black", "-"),
-    "Feedback alignment": ("blue", "--"),
-    "Direct feedback alignment": ("green", "long dashes"),
-    "Error-sign DFA": ("sky", ":"),
-    "Direct random target projection": ("orange", "dash dot"),
-    "Sign symmetry": ("sky", "--"),
-    "Kolen–Pollack": ("red", "-."),
-    "Weight mirror": ("purple", "dash dot"),
-    "Weight perturbation": ("red", "dash dot"),
-    "Weight forward gradient": ("red", ":"),
-    "Node perturbation": ("green", "-."),
-    "Activity forward gradient": ("purple", "--"),
-    "Predictive coding": ("blue", "-."),
-    "Near backprop": ("purple", ":"),
-    "Incremental predictive coding": ("orange", "--"),
-    "Incremental PC, learned feedback": ("red", "long dashes"),
-    "Bidirectional predictive coding": ("green", ":"),
-    "Forward-Forward": ("purple", "-."),
-    "PEPITA": ("orange", ":"),
-    "Tilted feedback": ("sky", "long dashes"),
-    "Blend": ("purple", "long dashes"),
-    "Node perturbation + feedback alignment": ("purple", "long dashes"),
-    "Layered": ("orange", "long dashes"),
-    "Random freezing": ("grey", "-."),
-    "Feedback taught by perturbation": ("orange", "-"),
-}
-LOOKS: dict[str, tuple] = getattr(rule, "LOOKS", {})  # {title: (color, line)} of every rule class that was made
 _OTHERS = [("red", "-."), ("green", "long dashes"), ("orange", "dash dot"), ("purple", "--"), ("sky", "-")]
 LAYER_STYLES = [(BLUE, "-"), (RED, "--"), (GREEN, "-."), (PURPLE, ":"), (ORANGE, "-"), (SKY, "--")]
 PALE = [(ORANGE, "--"), (GREEN, "-."), (PURPLE, ":"), (SKY, (0, (5, 1)))]  # earlier runs
@@ -75,7 +48,7 @@ def style(title):
     if title not in LOOKS and "frozen" in title.lower():
         title = "Frozen hidden"
     other = _OTHERS[sum(map(ord, title)) % len(_OTHERS)]
-    color, line = {**STYLES, **NO_RULES, **LOOKS}.get(title, other)
+    color, line = {**NO_RULES, **LOOKS}.get(title, other)
     return {"color": COLORS.get(color, color), "linestyle": LINES.get(line, line)}
 
 
@@ -91,13 +64,12 @@ def curves(ax, histories, y="val_accuracy", x="samples"):
 
 def stored_band(ax, frame, name, column="val_accuracy"):
     """The range over seeds of a stored results frame (one rule), with the mean as a thin line, in percent."""
-    groups = 100 * frame.groupby("samples")[column].agg(["min", "mean", "max"])
+    over_seeds = 100 * frame.groupby("samples")[column].agg(["min", "mean", "max"])
     look = style(name)
-    when = f"{frame.seed.nunique()} stored seeds, {frame.device.iloc[0]}, {frame.measured.iloc[0]}"
-    ax.fill_between(
-        groups.index, groups["min"], groups["max"], color=look["color"], alpha=0.2, linewidth=0, label=f"{name}: {when}"
-    )
-    ax.plot(groups.index, groups["mean"], linewidth=0.7, **look)
+    label = f"{name}: {frame.seed.nunique()} stored seeds, {frame.device.iloc[0]}, {frame.measured.iloc[0]}"
+    pale = {"color": look["color"], "alpha": 0.2, "linewidth": 0}
+    ax.fill_between(over_seeds.index, over_seeds["min"], over_seeds["max"], label=label, **pale)
+    ax.plot(over_seeds["mean"], linewidth=0.7, **look)
 
 
 def angles(ax, history, net, x="samples"):
@@ -109,8 +81,7 @@ def angles(ax, history, net, x="samples"):
         color, line = LAYER_STYLES[l % len(LAYER_STYLES)]
         probed = frame.dropna(subset=[f"angle_{l + 1}"])
         ax.plot(probed[x], probed[f"angle_{l + 1}"], color=color, linestyle=line, linewidth=1.8, label=f"layer {l + 1}")
-    smallest = min(w.numel() + b.numel() for w, b in zip(net.weights, net.biases, strict=True))
-    draw_chance_band(ax, smallest)
+    draw_chance_band(ax, min(w.numel() + len(w) for w in net.weights))  # the widest: of the smallest layer, with biases
     ax.set(xlabel=UNITS.get(x, x), ylabel="angle to the true gradient (°)", ylim=(-4, 124), yticks=range(0, 121, 30))
     dress(ax)
 
@@ -155,15 +126,11 @@ def runs(figure, rule, shown, samples, warning=""):
         left.plot(frame.samples, 100 * frame.val_accuracy, linestyle=line, label=label, **pale)
         for layer, (_, line) in zip(frame.filter(like="angle_"), cycle(LAYER_STYLES), strict=False):
             right.plot(frame.samples, frame[layer], linestyle=line, **pale)
-    left.set(ylim=(-2, 102), yticks=range(0, 101, 20))
+    left.set(ylim=(-2, 102), yticks=range(0, 101, 20), xlim=(0, samples))
+    right.set_xlim(0, samples)
     left.set_title(rule.title, loc="left", fontsize="medium")
-    look = {"ha": "center", "va": "center", "color": RED, "backgroundcolor": "white"}
-    if warning:
-        left.text(0.5, 0.5, textwrap.fill(warning, 38), transform=left.transAxes, **look)
-    for ax in (left, right):
-        ax.set_xlim(0, samples)
-        ax.locator_params(axis="x", nbins=5)
-        ax.xaxis.set_major_formatter("{x:,.0f}")
+    look = {"ha": "center", "va": "center", "color": RED, "backgroundcolor": "white", "transform": left.transAxes}
+    left.text(0.5, 0.5, textwrap.fill(warning, 38), **look)
     small = {"frameon": False, "fontsize": "small"}
     left.legend(loc="upper left", bbox_to_anchor=(-0.02, -0.2), **small)
     narrow = {"columnspacing": 0.8, "handlelength": 1.6, "handletextpad": 0.4, **small}  # three layers and chance fit
@@ -173,30 +140,24 @@ def runs(figure, rule, shown, samples, warning=""):
 def _settings_in_words(settings, names):
     words = []
     for name in names:
-        setting = settings[name]
-        steps = getattr(setting, "steps", setting if isinstance(setting, list) else [(0, setting)])
-        values = [f"{value:g}" for _, value in steps]
-        middle = ["…"] * (len(values) > 2)
-        words.append(f"{name.replace('_', ' ')} {' → '.join([values[0], *middle, *values[1:][-1:]])}")
+        first, *later = [f"{value:g}" for _, value in Schedule.of(settings[name]).steps]
+        moves = [first, *["…"][: len(later) - 1], *later[-1:]]
+        words.append(f"{name.replace('_', ' ')} {' → '.join(moves)}")
     return ", ".join(words)
 
 
 def images(ax, rows, shape=(28, 28), titles=None):
     """Show (n, pixels) as a row of n grey pictures, each scaled to its own largest absolute value."""
-    n = len(rows)
-    height, width = shape
-    canvas = np.zeros((height, n * (width + 2)))
-    for i, row in enumerate(np.asarray(rows)):
-        canvas[:, i * (width + 2) : i * (width + 2) + width] = (row / (abs(row).max() or 1.0)).reshape(shape)
+    rows = np.asarray(rows)
+    pictures = [(row / (abs(row).max() or 1.0)).reshape(shape) for row in rows]
+    canvas = np.hstack(np.pad(pictures, ((0, 0), (0, 0), (0, 2))))  # two white columns after each
     ax.imshow(canvas, cmap="gray_r" if canvas.min() >= 0 else "RdBu_r", vmin=canvas.min() and -1, vmax=1)
-    ax.set(xticks=[i * (width + 2) + width / 2 for i in range(n)] if titles else [], yticks=[])
+    ax.set(xticks=[], yticks=[])
     if titles:
-        ax.set_xticklabels(titles, fontsize="small")
+        ax.set_xticks(shape[1] / 2 + (shape[1] + 2) * np.arange(len(rows)), titles, fontsize="small")
 
 
-def save_svg(figure: Figure, path):
+def save_svg(figure, path):
     """Write a figure as an SVG that is the same, byte for byte, each time it is drawn with the same matplotlib."""
-    import matplotlib
-
     with matplotlib.rc_context({"svg.hashsalt": "without-backprop", "svg.fonttype": "path"}):
         figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None}, facecolor="white")

@@ -7,7 +7,7 @@ import torch
 from tqdm.auto import tqdm
 
 from course_utils.checks import NotFinite
-from course_utils.device import stream, stream_seed
+from course_utils.device import stream
 from course_utils.history import History
 from course_utils.metrics import gradients, layer_angles, no_trace, true_gradient
 from course_utils.settings import Schedule, Settings
@@ -52,7 +52,7 @@ def steps(rule, data, settings):
     optimizer = make_optimizer(rule, settings.optimizer, settings.lr, settings.momentum)
     rates = [group["lr"] for group in optimizer.param_groups]
     history, losses, angles = History(settings, images), [], []
-    batches = _batches(data, settings, history)
+    batches, noise_seeds = _batches(data, settings, history), stream("activity noise", settings.seed)
     _set_knobs(rule, settings, 0)
     if settings.probe_every:
         angles.append(_probe(history, _first_angles, rule, data, settings.batch_size))
@@ -67,7 +67,7 @@ def steps(rule, data, settings):
             probe_due = history.passes(settings.probe_every, len(x))
             reference = _probe(history, true_gradient, net, x, y) if probe_due else None
             net.activity_noise = settings.activity_noise.at(history.samples)
-            net.noise_seed = stream_seed("activity noise", settings.seed << 32) + history.steps
+            net.noise_seed = int(torch.randint(2**31, (), generator=noise_seeds))
             estimates: list[list[torch.Tensor]] = []
             losses.append(_step(rule, x, y, optimizer, estimates if probe_due else None))
             net.activity_noise = 0.0

@@ -52,15 +52,12 @@ def test_a_rule_looks_as_it_declares_and_a_table_cannot_overrule_it(monkeypatch)
     assert plots.style("Half frozen")["color"] == plots.RED != plots.style("Mine, hidden layers frozen")["color"]
 
 
-class Steps:
-    """What moves while training runs, as an object that holds its steps."""
-
-    steps = [(0, 0.5), (100, 0.2), (200, 0.0)]
+MOVED_TWICE = cu.Schedule([(0, 0.5), (100, 0.2), (200, 0.0)])
 
 
 @pytest.mark.parametrize(
     ("setting", "words"),
-    [(0.03, "lr 0.03"), ([(0, 0.1)], "lr 0.1"), ([(0, 1), (9, 2)], "lr 1 → 2"), (Steps(), "lr 0.5 → … → 0")],
+    [(0.03, "lr 0.03"), ([(0, 0.1)], "lr 0.1"), ([(0, 1), (9, 2)], "lr 1 → 2"), (MOVED_TWICE, "lr 0.5 → … → 0")],
 )
 def test_a_legend_says_a_setting_in_words_however_it_is_held(setting, words):
     assert plots._settings_in_words({"lr": setting, "decay": 1}, ["lr"]) == words
