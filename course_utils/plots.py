@@ -141,7 +141,7 @@ def _settings_in_words(settings, names):
     words = []
     for name in names:
         first, *later = [f"{value:g}" for _, value in Schedule.of(settings[name]).steps]
-        moves = [first, *["…"][: len(later) - 1], *later[-1:]]
+        moves = [first, *["…"] * (len(later) > 1), *later[-1:]]
         words.append(f"{name.replace('_', ' ')} {' → '.join(moves)}")
     return ", ".join(words)
 

@@ -7,6 +7,9 @@ import re
 import sys
 from pathlib import Path
 
+import IPython
+import joblib
+import psutil
 import torch
 from packaging.requirements import Requirement
 
@@ -15,9 +18,8 @@ from course_utils.device import current_device
 
 COURSE = "without-backprop"
 ALSO = ("jupyterlab_widgets",)  # not asked for by name, but no slider shows without it
-GB = 1e9
-QUOTA = "/sys/fs/cgroup/cpu.max"
-LIMITS = "/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"  # of a container, as on Binder
+# Bytes that a container may use, as on Binder; psutil knows the whole machine only.
+LIMITS = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 def environment():
@@ -32,7 +34,7 @@ def environment():
         "python": f"{platform.python_version()}, {sys.executable}",
         "platform": platform.platform(),
         "device": f"{_device()} (set up: {current_device()})",
-        "cores": f"{_cores()} to use of {os.cpu_count()}; torch uses {torch.get_num_threads()} threads",
+        "cores": f"{joblib.cpu_count()} to use of {os.cpu_count()}; torch uses {torch.get_num_threads()} threads",
         "memory": _memory(),
         "MNIST": _mnist(),
         "widgets": _widgets(),
@@ -44,11 +46,8 @@ def environment():
 
 def _wanted():
     """(package, version range) of all that the course asks for, the extra `lab` included: lessons are opened in it."""
-    try:
-        asked = [Requirement(line) for line in importlib.metadata.requires(COURSE) or []]
-    except importlib.metadata.PackageNotFoundError:
-        asked = [Requirement(name) for name in ("torch", "torchvision", "numpy", "ipywidgets", "jupyterlab")]
-    asked = [r for r in asked if r.marker is None or r.marker.evaluate({"extra": "lab"})]
+    lines = importlib.metadata.requires(COURSE) if _version(COURSE) else ["torch", "numpy", "ipywidgets", "jupyterlab"]
+    asked = [r for r in map(Requirement, lines) if r.marker is None or r.marker.evaluate({"extra": "lab"})]
     return [*sorted((r.name, r.specifier) for r in asked), *((name, None) for name in ALSO)]
 
 
@@ -75,38 +74,19 @@ def _device():
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def _cores():
-    """The cores this process may use: a container, as on Binder, often has fewer than its machine."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = re.fullmatch(r"(\d+) (\d+)", _read(QUOTA).strip())  # µs of work allowed in so many µs
-    return min(cores, max(1, round(int(quota[1]) / int(quota[2])))) if quota else cores
-
-
 def _memory():
-    """In total, and available now where the system says so; a container's own limit where it has one."""
-    try:
-        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
-        return "unknown to Python on this system"
-    limits = [text for path in LIMITS if (text := _read(path).strip()).isdigit()]
-    total = min([total, *map(int, limits)])
-    available = re.search(r"^MemAvailable:\s+(\d+) kB", _read("/proc/meminfo"), re.M)
-    now = f", {min(total, 1024 * int(available[1])) / GB:.1f} GB available" if available else ""
-    return f"{total / GB:.1f} GB{now}"
-
-
-def _read(path):
-    try:
-        return Path(path).read_text()
-    except OSError:
-        return ""
+    """In total and available now, within a container's own limit where it has one."""
+    memory = psutil.virtual_memory()
+    limits = [path.read_text().strip() for path in LIMITS if path.exists()]
+    total = min([memory.total, *(int(limit) for limit in limits if limit.isdigit())])
+    return f"{total / 1e9:.1f} GB, {min(total, memory.available) / 1e9:.1f} GB available"
 
 
 def _mnist():
     folders = files.folders("mnist")
-    found = [folder for folder in folders if all((folder / file).is_file() for file in files.FILES)]
-    if found:
-        return f"in {found[0]}"
+    for folder in folders:
+        if all((folder / file).is_file() for file in files.FILES):
+            return f"in {folder}"
     looked = f"not in {' or '.join(map(str, folders))}"
     if "mnist" in files.failed:
         return f"{looked}; download failed ({files.failed['mnist']}): DIGITS STAND IN"
@@ -118,14 +98,12 @@ def _widgets():
     missing = [name for name in ("ipywidgets", *ALSO) if _version(name) is None]
     if missing:
         return f"no: {' and '.join(missing)} missing in this Python"
-    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
-    if not hasattr(shell, "kernel"):
+    if not hasattr(IPython.get_ipython(), "kernel"):
         return "not here: this Python runs outside a notebook"
     return "yes, if the page has loaded them (an old page: reload it)"
 
 
 def _without_home(text):
-    for home in {str(Path.home()), str(Path.home().resolve())}:
-        if len(home) > 1:  # not the root folder
-            text = re.sub(re.escape(home) + r"(?![\w.-])", "~", text)
+    for home in {str(Path.home()), str(Path.home().resolve())} - {"/"}:
+        text = re.sub(re.escape(home) + r"(?![\w.-])", "~", text)
     return text
