@@ -31,15 +31,14 @@ def alignment_angle(update, reference):
     shapes, expected = _shapes(update), _shapes(reference)
     if shapes != expected:
         raise ValueError(f"update has shapes {shapes} and reference {expected}; they must have the same")
-    u, r = (v / v.norm() for v in (_exact(_flatten(update)), _exact(_flatten(reference))))
+    u, r = (v / v.norm() for v in map(_vector, (update, reference)))
     # Kahan's formula: the arc cosine would lose half the digits near 0° and 180°.
     return math.degrees(2 * math.atan2((u - r).norm(), (u + r).norm()))
 
 
 def cosine(u, v):
     """Cosine of the angle between two flat tensors, a float; NaN when one of them is zero."""
-    # float64, because a float32 sum over 400,000 products loses the digits that tell 0° from 0.03°.
-    u, v = _exact(u), _exact(v)
+    u, v = _vector(u), _vector(v)
     norms = u.norm() * v.norm()
     return (u @ v / norms).item() if norms > 0 else math.nan
 
@@ -100,57 +99,43 @@ def gradient_statistics(rule, x, y, draws=100, batch_size=None, seed=0):
         raise ValueError(f"draws is {draws!r}; it takes at least {2 * BLOCKS} to tell bias from variance")
     if batch_size is not None and (not isinstance(batch_size, int) or not 1 <= batch_size <= len(x)):
         raise ValueError(f"batch_size is {batch_size!r}; it must be a whole number from 1 to {len(x)}")
-    reference = _with_total([_flatten(g) for g in _by_layer(rule.net, true_gradient(rule.net, x, y))])
-    sums = [_Sums(g) for g in reference]
+    rounding = 100 * torch.finfo(rule.net.weights[0].dtype).eps  # a bias below is the arithmetic's, not the rule's
+    sums = [_Sums(g, rounding) for g in _vectors(rule.net, true_gradient(rule.net, x, y))]
     picker = torch.Generator().manual_seed(seed)
     with no_trace(rule):
         for draw in range(draws):
             for p in rule.parameters():
                 p.grad = None
-            xb, yb = x, y
+            some = slice(None)
             if batch_size is not None:
                 some = torch.randperm(len(x), generator=picker)[:batch_size].to(x.device)
-                xb, yb = x[some], y[some]
-            rule.backward(xb, yb)
-            estimate = _with_total([_flatten(g) for g in _by_layer(rule.net, gradients(rule.net))])
-            for layer_sums, g in zip(sums, estimate, strict=True):
-                layer_sums.add(g, draw % BLOCKS)
-    names = [str(l + 1) for l in range(len(sums) - 1)] + ["all"]
+            rule.backward(x[some], y[some])
+            for layer_sums, estimate in zip(sums, _vectors(rule.net, gradients(rule.net)), strict=True):
+                layer_sums.add(estimate, draw % BLOCKS)
+    names = [*map(str, range(1, len(sums))), "all"]
     return pd.DataFrame([{"layer": name, **s.statistics()} for name, s in zip(names, sums, strict=True)])
 
 
 def statistics_table(rules, x, y, draws=60, batch_size=128):
-    """`gradient_statistics` of several rules, {name: rule}, one under the other, without the errors of what has one.
+    """`gradient_statistics` of several rules, {name: rule}, one under the other: without snr and the errors.
 
     Columns: when (the name), layer, bias, bias_reads, projection, variance, cosine, cosine_of_mean, norm_ratio.
     """
     frames = [gradient_statistics(rule, x, y, draws, batch_size).assign(when=name) for name, rule in rules.items()]
-    columns = [
-        "when",
-        "layer",
-        "bias",
-        "bias_reads",
-        "projection",
-        "variance",
-        "cosine",
-        "cosine_of_mean",
-        "norm_ratio",
-    ]
+    columns = "when layer bias bias_reads projection variance cosine cosine_of_mean norm_ratio".split()
     return pd.concat(frames, ignore_index=True)[columns]
 
 
 class _Sums:
     """Running sums over draws, kept apart in ten blocks: all that the statistics of one layer need."""
 
-    def __init__(self, reference):
-        self.rounding = 100 * torch.finfo(reference.dtype).eps  # a bias below is the arithmetic's, not the rule's
-        self.g = _exact(reference)
-        self.g2 = (self.g @ self.g).item()
+    def __init__(self, reference, rounding):
+        self.g, self.rounding = reference, rounding
+        self.g2 = (self.g @ self.g).item() or math.nan  # without a gradient every ratio to it is NaN
         self.total = self.g.new_zeros(BLOCKS, len(self.g))  # Σ ĝ − g, so that a small bias keeps its digits
         self.scalars = torch.zeros(BLOCKS, 4, dtype=torch.float64)  # draws, Σ‖ĝ − g‖², Σ cos, Σ‖ĝ‖
 
     def add(self, estimate, block):
-        estimate = _exact(estimate)
         difference = estimate - self.g
         self.total[block] += difference
         norm = estimate.norm()
@@ -159,12 +144,11 @@ class _Sums:
 
     def statistics(self):
         total, scalars = self.total.sum(0), self.scalars.sum(0)
-        whole = self._ratios(total, scalars)
-        parts = pd.DataFrame([self._ratios(total - self.total[b], scalars - self.scalars[b]) for b in range(BLOCKS)])
+        without = [self._ratios(total - t, scalars - s) for t, s in zip(self.total, self.scalars, strict=True)]
         with np.errstate(invalid="ignore"):  # without noise snr is infinite, and its error NaN
-            errors = parts.std(ddof=0) * math.sqrt(BLOCKS - 1)  # jackknife
+            errors = pd.DataFrame(without).std(ddof=0) * math.sqrt(BLOCKS - 1)  # jackknife
         row = {}
-        for name, value in whole.items():
+        for name, value in self._ratios(total, scalars).items():
             row[name], row[f"{name}_se"] = value, errors[name]
         # Judged by the square: it is unbiased, and without bias scatters evenly around 0, which the root does not.
         square, square_se = row.pop("bias_squared"), row.pop("bias_squared_se")
@@ -180,40 +164,39 @@ class _Sums:
         bias2 = shift2 - trace / n
         mean2 = (self.g + shift).pow(2).sum().item()
         along = self.g2 + (shift @ self.g).item()
-        nan = math.nan if self.g2 == 0 else 1.0
-        g2 = self.g2 or 1.0
         return {
-            "bias_squared": nan * bias2 / g2,
-            "bias": nan * math.sqrt(max(0.0, bias2) / g2),
-            "projection": nan * along / g2,
-            "variance": nan * trace / g2,
+            "bias_squared": bias2 / self.g2,
+            "bias": math.sqrt(max(0.0, bias2) / self.g2),
+            "projection": along / self.g2,
+            "variance": trace / self.g2,
             "snr": max(0.0, mean2 - trace / n) / trace if trace > 0 else math.inf,
-            "cosine": nan * cos_sum / n if norm_sum > 0 else math.nan,
-            "cosine_of_mean": nan * along / math.sqrt(g2 * mean2) if mean2 > 1e-24 * g2 else math.nan,
-            "norm_ratio": nan * norm_sum / n / math.sqrt(g2),
+            "cosine": cos_sum / n if norm_sum > 0 else math.nan,
+            "cosine_of_mean": along / math.sqrt(self.g2 * mean2) if mean2 > 1e-24 * self.g2 else math.nan,
+            "norm_ratio": norm_sum / n / math.sqrt(self.g2),
         }
 
 
-def _flatten(tensors):
-    if isinstance(tensors, torch.Tensor):
-        return tensors.reshape(-1)
-    return torch.cat([t.reshape(-1) for t in tensors])
-
-
-def _exact(tensor):
-    """In float64; on the CPU where the device has none (Apple's mps)."""
-    return tensor.cpu().double() if tensor.device.type == "mps" else tensor.double()
+def _listed(tensors):
+    return [tensors] if isinstance(tensors, torch.Tensor) else list(tensors)
 
 
 def _shapes(tensors):
-    return [tuple(t.shape) for t in ([tensors] if isinstance(tensors, torch.Tensor) else tensors)]
+    return [tuple(t.shape) for t in _listed(tensors)]
+
+
+def _vector(tensors):
+    """All numbers in one float64 vector: float32 sums over 400,000 products lose the digits that tell 0° from 0.03°."""
+    flat = torch.cat([t.reshape(-1) for t in _listed(tensors)])
+    return flat.cpu().double() if flat.device.type == "mps" else flat.double()  # Apple's mps has no float64
 
 
 def _by_layer(net, tensors):
     """Regroup a list that runs as net.parameters() (all weights, then all biases) into [W_l, b_l] pairs."""
     tensors = list(tensors)
-    return [list(pair) for pair in zip(tensors[: net.depth], tensors[net.depth :], strict=True)]
+    return list(zip(tensors[: net.depth], tensors[net.depth :], strict=True))
 
 
-def _with_total(layers):
+def _vectors(net, tensors):
+    """A vector of each layer's numbers, W and b together, and one of all."""
+    layers = [_vector(pair) for pair in _by_layer(net, tensors)]
     return [*layers, torch.cat(layers)]

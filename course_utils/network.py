@@ -113,7 +113,8 @@ class MLP(nn.Module):
             raise ValueError(f"a has shape {tuple(a.shape)}; layer 1's pre-activations are (…, batch, {self.sizes[1]})")
         weights = self.weights if weights is None else weights
         biases = self.biases if biases is None else biases
-        noises, h = self.draw_activity_noise(a), []
+        noises = self.draw_activity_noise(a)
+        h: list[torch.Tensor] = []
         for l, (w, b) in enumerate(zip(weights, biases, strict=True)):
             a = _linear(h[-1], w, b) if l else a
             a = a if noises[l] is None else a + noises[l]

@@ -51,7 +51,9 @@ def steps(rule, data, settings):
     net, images = rule.net, len(data.x_train)
     optimizer = make_optimizer(rule, settings.optimizer, settings.lr, settings.momentum)
     rates = [group["lr"] for group in optimizer.param_groups]
-    history, losses, angles = History(settings, images), [], []
+    history = History(settings, images)
+    losses: list[torch.Tensor] = []
+    angles: list[list[float]] = []
     batches, noise_seeds = _batches(data, settings, history), stream("activity noise", settings.seed)
     _set_knobs(rule, settings, 0)
     if settings.probe_every:

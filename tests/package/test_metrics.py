@@ -298,10 +298,10 @@ def test_memory_does_not_grow_with_draws():
     def held(sums):
         return sum(v.numel() for v in vars(sums).values() if isinstance(v, torch.Tensor))
 
-    sums = _Sums(torch.randn(50))
+    sums = _Sums(torch.randn(50).double(), 0.0)
     sizes = []
     for draw in range(300):
-        sums.add(torch.randn(50), draw % 10)
+        sums.add(torch.randn(50).double(), draw % 10)
         sizes.append((held(sums), len(vars(sums))))
     assert len(set(sizes)) == 1
     assert all(isinstance(v, (torch.Tensor, float)) for v in vars(sums).values())
