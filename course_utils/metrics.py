@@ -69,17 +69,15 @@ def no_trace(rule):
     state = {name: value.clone() for name, value in rule.state_dict().items()}
     grads = [(p, p.grad) for p in rule.parameters()]
     found = [getattr(module, "generator", None) for module in rule.modules()]  # a rule may hold rules
-    generators = list({id(g): g for g in found if isinstance(g, torch.Generator)}.values())
-    saved = [g.get_state() for g in generators]
-    for p, _ in grads:
-        p.grad = None
+    generators = {generator: generator.get_state() for generator in found if isinstance(generator, torch.Generator)}
+    rule.zero_grad()
     try:
         yield
     finally:
         rule.load_state_dict(state)
         for p, gradient in grads:
             p.grad = gradient
-        for generator, old in zip(generators, saved, strict=True):
+        for generator, old in generators.items():
             generator.set_state(old)
 
 
@@ -104,8 +102,7 @@ def gradient_statistics(rule, x, y, draws=100, batch_size=None, seed=0):
     picker = torch.Generator().manual_seed(seed)
     with no_trace(rule):
         for draw in range(draws):
-            for p in rule.parameters():
-                p.grad = None
+            rule.zero_grad()
             some = slice(None)
             if batch_size is not None:
                 some = torch.randperm(len(x), generator=picker)[:batch_size].to(x.device)
