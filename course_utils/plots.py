@@ -169,8 +169,8 @@ def runs(figure, rule, shown, samples, warning=""):
 def _settings_in_words(settings, names):
     words = []
     for name in names:
-        schedule = settings[name] if isinstance(settings[name], list) else [(0, settings[name])]
-        values = [f"{value:g}" for _, value in schedule]
+        steps = getattr(settings[name], "steps", [(0, settings[name])])  # of a Schedule, or a number
+        values = [f"{value:g}" for _, value in steps]
         middle = ["…"] * (len(values) > 2)
         words.append(f"{name.replace('_', ' ')} {' → '.join([values[0], *middle, *values[1:][-1:]])}")
     return ", ".join(words)
