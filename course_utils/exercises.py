@@ -1,6 +1,7 @@
 """Checks for the learner: one line for a fact, and a fair trial for an update the learner wrote."""
 
 import os
+from contextlib import suppress
 
 import torch
 
@@ -49,20 +50,12 @@ def check_update(mine, reference, shapes, mutants=None, trials=3):
     true value and the largest difference; in the last two cases it returns `reference`.
     """
     generator = torch.Generator().manual_seed(0)
-    batch = next(iter(shapes.values()))[0]
     for _ in range(trials):
         given = {name: _non_zero(shape, generator) for name, shape in shapes.items()}
-        expected = reference(**given)
-        try:
-            answer = mine(**{name: value.clone() for name, value in given.items()})
-        except Exception as error:  # the learner's code may fail in any way, and the notebook must go on
-            return _wrong(reference, f"it stopped with {type(error).__name__}: {error}")
-        if answer is None:
-            print("NOT DONE: using the reference from here on. (Your function returned None.)")
-            return reference
-        problem = _compare(answer, expected, given, batch, mutants or {})
+        problem = _problem(mine, given, reference(**given), mutants or {})
         if problem:
-            return _wrong(reference, problem)
+            print(f"{problem}\n  The reference is used from here on.")
+            return reference
     print(f"✓ yours equals the reference on {trials} random trials: your rule is used from here on")
     return mine
 
@@ -73,45 +66,43 @@ def _non_zero(shape, generator):
     return values + 0.1 * values.sign()
 
 
-def _wrong(reference, problem):
-    print(f"✗ not yet: {problem}\n  The reference is used from here on.")
-    return reference
-
-
-def _compare(answer, expected, given, batch, mutants):
-    """None when the answer is right, else what is wrong with it, in words."""
+def _problem(mine, given, expected, mutants):
+    """None when the learner's answer is right, else what is wrong with it, in words."""
+    try:
+        answer = mine(**{name: value.clone() for name, value in given.items()})
+    except Exception as error:  # the learner's code may fail in any way, and the notebook must go on
+        return f"✗ not yet: it stopped with {type(error).__name__}: {error}"
+    if answer is None:
+        return "NOT DONE: your function returned None."
     if not isinstance(answer, torch.Tensor):
-        return f"it returned a {type(answer).__name__}; a tensor of shape {tuple(expected.shape)} is asked"
+        return f"✗ not yet: it returned a {type(answer).__name__}; a tensor of shape {tuple(expected.shape)} is asked"
     if answer.dtype != expected.dtype:
-        return f"yours holds {answer.dtype}; asked is the type of what you were given, {expected.dtype}"
-    if answer.shape == expected.shape and torch.allclose(answer, expected, rtol=1e-9, atol=1e-12):
+        return f"✗ not yet: yours holds {answer.dtype}; asked is the type of what you were given, {expected.dtype}"
+    if _same(answer, expected):
         return None
-    guess = _likely_mistake(answer, expected, given, batch, mutants)
+    guess = _likely_mistake(answer, expected, given, mutants)
     likely = f"\n  Likely: {guess}." if guess else ""
     if answer.shape != expected.shape:
-        return f"yours has shape {tuple(answer.shape)}, asked is {tuple(expected.shape)}{likely}"
+        return f"✗ not yet: yours has shape {tuple(answer.shape)}, asked is {tuple(expected.shape)}{likely}"
     largest = (answer - expected).abs().max().item()
-    return (
-        f"yours and true differ by up to {largest:.3g}\n  yours begins {_head(answer)}\n"
-        f"  true  begins {_head(expected)}{likely}"
-    )
+    heads = f"\n  yours begins {_head(answer)}\n  true  begins {_head(expected)}"
+    return f"✗ not yet: yours and true differ by up to {largest:.3g}{heads}{likely}"
 
 
-def _likely_mistake(answer, expected, given, batch, mutants):
-    def explains(tensor):
-        return tensor.shape == expected.shape and torch.allclose(tensor, expected, rtol=1e-9, atol=1e-12)
+def _same(one, other):
+    alike = isinstance(one, torch.Tensor) and (one.shape, one.dtype) == (other.shape, other.dtype)
+    return alike and torch.allclose(one, other, rtol=1e-9, atol=1e-12)
 
+
+def _likely_mistake(answer, expected, given, mutants):
+    batch = len(next(iter(given.values())))
     for name, undo in MISTAKES:
-        if (answer.ndim == 2 or "transpose" not in name) and explains(undo(answer, batch)):
+        if (answer.ndim == 2 or "transpose" not in name) and _same(undo(answer, batch), expected):
             return name
     for name, mutant in mutants.items():
-        try:
-            wrong = mutant(**given)
-        except Exception:  # no explanation, but no reason to stop the notebook either
-            continue
-        alike = isinstance(wrong, torch.Tensor) and (wrong.shape, wrong.dtype) == (answer.shape, answer.dtype)
-        if alike and torch.allclose(wrong, answer):
-            return name
+        with suppress(Exception):  # no explanation, but no reason to stop the notebook either
+            if _same(mutant(**given), answer):
+                return name
     return None
 
 

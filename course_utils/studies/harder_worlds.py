@@ -227,8 +227,8 @@ def noisy_images(data, std, seed=0):
 @torch.no_grad()
 def shake_weights(net, std, seed=0):
     """Add Gaussian noise of std × a weight matrix's own standard deviation to each; inside `metrics.no_trace`, say."""
-    for l, w in enumerate(net.weights):
-        generator = stream("weight noise", seed + l, w.device)  # each layer its own
+    generator = stream("weight noise", seed, net.weights[0].device)
+    for w in net.weights:
         w += std * w.std() * torch.randn(w.shape, generator=generator, device=w.device).to(w)
 
 

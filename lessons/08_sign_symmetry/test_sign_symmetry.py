@@ -1,4 +1,4 @@
-"""The science of sign symmetry: what goes back, and which signs. Each fact is a function that a wrong rule must fail."""
+"""The science of sign symmetry. Each fact is a function that a wrong rule must fail."""
 
 import itertools
 import math
@@ -21,7 +21,10 @@ WRONG = {  # what is wrong: (in the rule's source, instead of it)
     "no sign": ("-w, w", "w.abs(), w.abs()"),
     "sign of the error": ("-w, w", "w, -w"),
     "signed magnitudes": (SIGNED, "torch.randn(w.shape, generator=generator, dtype=w.dtype) * m.mean() * w.sign()"),
-    "first signs": ("zip(self.net.weights,", "zip(self.__dict__.setdefault('first', [1 * w for w in self.net.weights]),"),
+    "first signs": (
+        "zip(self.net.weights,",
+        "zip(self.__dict__.setdefault('first', [1 * w for w in self.net.weights]),",
+    ),
     "redrawn flips": ("threshold < self.flipped", "torch.rand(w.shape, generator=generator) < self.flipped"),
     "transposed": ("delta @ feedback[l]", f"delta @ (feedback[l].T if {SQUARE} else feedback[l])"),
     "no derivative": (" * self.net.derivative(h[l])", ""),
