@@ -30,7 +30,7 @@ import pandas as pd
 
 import course_utils as cu
 from course_utils import runs, sweeps
-from tools import cost
+from tools import cost, maps
 from tools.lessons import chosen, study
 
 FINISHED = runs.RESULTS / "finished"
@@ -222,3 +222,4 @@ def main(arguments=None):
 
 if __name__ == "__main__":
     main()
+    maps.write()  # the README quotes it
