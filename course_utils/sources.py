@@ -51,7 +51,7 @@ def behind(things):
 
 def is_typed(thing):
     """Typed in a notebook or a script, where the source at hand is not what was executed, or is much else besides."""
-    module = getattr(thing, "__module__", None)
+    module = getattr(thing, "__module__", "")
     no_file = getattr(sys.modules.get(module), "__file__", None) is None
     return module == "__main__" or (no_file and module not in sys.builtin_module_names)
 

@@ -22,6 +22,7 @@ from nbclient import NotebookClient
 
 from course_utils.data import load_dataset
 from course_utils.runs import provenance
+from tools import maps
 from tools.lessons import Lesson, chosen, read
 
 THREADS, INTERVAL, MB = 2, 0.1, 1e6
@@ -107,3 +108,4 @@ def main(arguments=None):
 
 if __name__ == "__main__":
     main()
+    maps.write()  # the README quotes it

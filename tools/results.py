@@ -10,8 +10,8 @@ seed, one epoch on 20,000 images, if search_epochs and search_images do not say 
 While the best rate of a rule stands at the edge of its grid, the next one is tried, six times at most.
 `confirm: 2` then runs the winner and the two smaller rates next to it for the whole length, again on validation, for
 a short race prefers rates that are too high for a long one. Then the seeds run.
-`function: course_utils.studies.harder_worlds.online` names another function than `runs.one_run` for a block's runs; keys that
-are not read here go to it. `targets:` and `judged:` are for the tests: what has to come out, and for which rules.
+`function: course_utils.studies.harder_worlds.online` names another function than `runs.one_run` for a block's runs;
+keys that are not read here go to it. `targets:` and `judged:` are for the tests: what has to come out, for which rules.
 
 The runs of all lessons are one sweep (see course_utils/sweeps.py): equal ones are computed once, and an interrupted
 sweep goes on where it was. What a study took, in seconds of one processor core, is noted in made/cost.yaml.
@@ -30,7 +30,7 @@ import pandas as pd
 
 import course_utils as cu
 from course_utils import runs, sweeps
-from tools import cost
+from tools import cost, maps
 from tools.lessons import chosen, study
 
 FINISHED = runs.RESULTS / "finished"
@@ -81,7 +81,7 @@ class Block:
 
     def walk_on(self, phase):
         """Add the next rate wherever the best stands at the edge of its grid; was there any?"""
-        if self.walked == FURTHER:
+        if self.walked == FURTHER or (self.confirm and phase == "search"):  # there the long race has the last word
             return False
         more = {rule: next_rate(self.lrs[rule], best) for rule, best in self.best.get(phase, {}).items()}
         for rule, rate in more.items():
@@ -222,3 +222,4 @@ def main(arguments=None):
 
 if __name__ == "__main__":
     main()
+    maps.write()  # the README quotes it

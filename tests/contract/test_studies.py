@@ -1,12 +1,14 @@
-"""What the studies ask for stands in their stored tables: every block, every target, no rate at the edge of its grid."""
+"""What the studies ask for stands in their tables: every block, every target, no rate at the edge of its grid."""
 
 import functools
 import inspect
+from dataclasses import fields
 
 import pytest
 
 import course_utils as cu
-from course_utils import runs, sweeps, training
+from course_utils import runs, sweeps
+from course_utils.settings import Settings
 from tools.lessons import ROOT, all_lessons, find, study
 from tools.results import read_block
 
@@ -49,7 +51,7 @@ def network(block):
 def test_every_word_of_a_study_is_known(lesson):
     words = study(lesson)
     assert set(words) <= {"blocks", "targets", "judged"}
-    settings = set(inspect.signature(training.steps).parameters) | set(inspect.signature(runs.one_run).parameters)
+    settings = {field.name for field in fields(Settings)} | set(inspect.signature(runs.one_run).parameters)
     for number, block in enumerate(words["blocks"]):
         function = blocks(lesson)[number].settings["function"]
         known = {*inspect.signature(read_block).parameters, "function", *inspect.signature(function).parameters}

@@ -10,7 +10,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from course_utils import pretraining, runs, sources
+from course_utils import runs, sources
+from course_utils.studies import hybrids
 
 SETTINGS = {"name": "Backprop", "sizes": [784, 10], "lr": 0.1, "seed": 0}
 
@@ -130,7 +131,7 @@ def test_what_only_draws_does_not_decide(edited):
         ("FrozenHidden(Pepita)", {}),
         ("Pepita(feedback_scale=0.1)", {}),
         ("Layered(hidden='Pepita')", {}),
-        ("Backprop", {"function": pretraining.pretrained, "teacher": "Pepita"}),
+        ("Backprop", {"function": hybrids.pretrained, "teacher": "Pepita"}),
     ],
 )
 def test_a_rule_decides_wherever_it_is_named(rule, settings, edited):

@@ -9,6 +9,7 @@ import joblib
 import pandas as pd
 import pytest
 import torch
+from joblib.externals.loky import get_reusable_executor
 
 import course_utils as cu
 from course_utils import runs, sweeps
@@ -17,6 +18,13 @@ ROOT = Path(__file__).resolve().parents[2]
 SIZES = [784, 16, 10]
 THREADS = torch.get_num_threads()
 SETTINGS = {"dataset": "digits", "batch_size": 64, "epochs": 2}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_workers_left():
+    """joblib keeps its processes for the next sweep, and other tests measure what a process has started."""
+    yield
+    get_reusable_executor().shutdown(wait=True)
 
 
 def swept(folder, rules=("Backprop", "FeedbackAlignment"), **changes):

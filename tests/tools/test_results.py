@@ -100,6 +100,9 @@ def test_the_search_walks_on_from_the_edge_until_the_best_rate_stands_inside(cou
 
 def test_the_search_walks_six_times_at_most_and_from_equals_not_at_all():
     block = results.read_block(["ZIL"], SIZES, [0.1, 0.2])
+    confirmed = results.read_block(["ZIL"], SIZES, [0.1, 0.2], confirm=2)  # there the long race has the last word
+    confirmed.best = {"search": {"ZIL": 0.2}, "confirm": {"ZIL": 0.1}}
+    assert not confirmed.walk_on("search") and confirmed.walk_on("confirm") and 0.05 in confirmed.lrs["ZIL"]
     for number in range(8):
         block.best["search"] = {"ZIL": max(block.lrs["ZIL"])}  # always the last
         assert block.walk_on("search") == (number < 6)
