@@ -17,7 +17,6 @@ from course_utils import plots
 from course_utils.data import load_dataset
 from course_utils.live import LIVE, LiveRun
 from course_utils.rule import Rule
-from course_utils.training import History
 
 CHUNK = 0.03  # seconds of training between two looks at the widgets
 
@@ -25,14 +24,13 @@ CHUNK = 0.03  # seconds of training between two looks at the widgets
 class Playground:
     """Sliders for a rule: learning rate, noise, hidden units and the rule's own knobs, with a live figure.
 
-    rule_class: a subclass of `Rule` (the class, not a rule made from it). data: as from `load_dataset`; None
-    loads MNIST. sizes: of the network, input first; None means one hidden layer of 128 units. network: more
-    arguments for `MLP`, such as activation="tanh". Learning rate, noise and the rule's `live_knobs` act while
-    training runs, hidden units and the other knobs at the next Train. training: more arguments for `steps`, such
-    as {"optimizer": "adam"}. Raises ValueError for a class that is no rule, for a knob that makes no slider, and
-    whatever `MLP` and `steps` refuse. Without an event loop `run_steps` drives the run.
-    Attributes: sliders, {name: widget}; train, stop, reset, show_code, the buttons; rule and history, of the
-    run on the screen; error, what went wrong last.
+    rule_class: a subclass of `Rule` (the class, not a rule made from it). data: as from `load_dataset`; None loads
+    MNIST. sizes: of the network; None means one hidden layer of 128 units. training: more arguments for `train`, such
+    as {"optimizer": "adam"}; network: for `MLP`, such as activation="tanh". Learning rate, noise and live knobs act
+    while training runs, the other sliders at the next Train. ValueError for a class that is no rule, and for what
+    `MLP` and `train` refuse. Without an event loop `run_steps` drives the run.
+    Attributes: sliders, {name: widget}; train, stop, reset, show_code, the buttons; rule and history, of the run on the
+    screen; error, what went wrong last.
     """
 
     def __init__(self, rule_class, data=None, sizes=None, epochs=3, seed=0, training=None, **network):
@@ -45,9 +43,7 @@ class Playground:
         every = max(1, min(2_500, len(self.data.x_train) // 4))
         probing = {"eval_every": every, "probe_every": max(1, every // 4)}
         self.training = {"epochs": epochs, "schedule": "constant", "seed": seed, **probing, **(training or {})}
-        self.runs: deque = deque(maxlen=5)  # (look, LiveRun); the last is the one on the screen:
-        self.run: LiveRun
-        self.history: History
+        self.runs: deque = deque(maxlen=5)  # (look, LiveRun); the last is the one on the screen
         self.looks = cycle(plots.PALE)
         self.figure = Figure(figsize=(9, 4.2), dpi=100)  # pyplot would keep it for ever
         self.samples_shown, self.next_draw, self.drawn = 10 * every, 0.0, None
@@ -68,8 +64,7 @@ class Playground:
         }
         if len(set(self.sizes[1:-1])) == 1:  # one slider for all hidden layers, where they are alike
             units = self.sizes[1]
-            ends = min(16, units), max(512, units)
-            self.sliders["hidden_units"] = _slider("hidden units", *ends, "log", units)
+            self.sliders["hidden_units"] = _slider("hidden units", min(16, units), max(512, units), "log", units)
         for name, knob in self.rule_class.knobs.items():
             if knob.slider:
                 self.sliders[name] = _slider(name.replace("_", " "), *knob.slider, knob.default)
@@ -79,23 +74,20 @@ class Playground:
             self.sliders[name].observe(lambda _, name=name: self._on_loop(self._act, name), names="value")
 
     def _lay_out(self):
-        later = [slider for name, slider in self.sliders.items() if name not in self.live]
         live = [widgets.HTML("<b>Act at once, also while training</b>"), *map(self.sliders.get, self.live)]
-        fixed = [widgets.HTML("<b>Act at the next Train</b>"), *later]
-        wrap = widgets.Layout(flex_flow="row wrap")
-        columns = widgets.HBox([widgets.VBox(part) for part in (live, fixed) if part[1:]], layout=wrap)
+        fixed = [slider for name, slider in self.sliders.items() if name not in self.live]
+        columns = [live, [widgets.HTML("<b>Act at the next Train</b>"), *fixed]] if fixed else [live]
+        columns = widgets.HBox([*map(widgets.VBox, columns)], layout={"flex_flow": "row wrap"})
         self.train = self._button("Train", self._train, "a fresh run with the sliders as they stand")
         self.stop = self._button("Stop", lambda: self.run.stop(), "end the run")
         self.reset = self._button("Reset", self._reset, "sliders to their defaults, curves away")
         self.show_code = self._button("Show code", self._show_code, "code that repeats the run on the screen")
         buttons = widgets.HBox([self.train, self.stop, self.reset, self.show_code])
-        self.image = _picture(900)
-        self.status, self.message, self.code = widgets.HTML(), widgets.HTML(), widgets.HTML()
-        parts = [columns, buttons, self.image, self.status, self.message, self.code]
-        self.widget = widgets.VBox(parts).add_class("cu-playground")
-        marks = {"figure": self.image, "status": self.status, "message": self.message, "code": self.code}
-        for name, widget in {**self.sliders, **marks}.items():
+        self.image, self.status, self.message, self.code = _picture(900), *(widgets.HTML() for _ in range(3))
+        shown = {"figure": self.image, "status": self.status, "message": self.message, "code": self.code}
+        for name, widget in {**self.sliders, **shown}.items():
             widget.add_class("cu-" + name.replace("_", "-"))
+        self.widget = widgets.VBox([columns, buttons, *shown.values()]).add_class("cu-playground")
 
     def _button(self, text, action, tooltip):
         button = widgets.Button(description=text, tooltip=tooltip).add_class("cu-" + text.lower().replace(" ", "-"))
@@ -238,6 +230,24 @@ def _in_words(error):
     return f'<pre style="border-left: 4px solid {plots.RED}">{trace}</pre>'
 
 
+def _look(text, width):
+    """Of a slider; not continuous, so that one move is one entry in the code."""
+    layout = {"width": "32em", "max_width": "100%"}
+    return {"description": text, "style": {"description_width": width}, "layout": layout, "continuous_update": False}
+
+
+def _slider(text, low, high, scale, default):
+    look, whole = {"value": default, **_look(text, "15em")}, isinstance(default, int)
+    if scale == "linear":
+        kind, step = (widgets.IntSlider, 1) if whole else (widgets.FloatSlider, (high - low) / 40)
+        return kind(min=low, max=high, step=step, **look)
+    if whole:
+        options = {round(low * 2 ** (i / 2)) for i in range(2 * int(math.log2(high / low)))} | {default, high}
+        return widgets.SelectionSlider(options=sorted(options), **look)
+    ends = {"min": math.log10(low), "max": math.log10(high)}
+    return widgets.FloatLogSlider(**ends, step=0.05, readout_format=".2g", **look)
+
+
 def under_slider(draw, options, value, name, size=(6.4, 3.4), columns=1):
     """A picture under one slider: draw(axes, value) now and after every move.
 
@@ -245,8 +255,7 @@ def under_slider(draw, options, value, name, size=(6.4, 3.4), columns=1):
     by side (more than one come as an array). An error in `draw` is shown under the picture. Returns the widget, whose
     children are slider, picture and message.
     """
-    look = {"style": {"description_width": "10em"}, "layout": {"width": "32em", "max_width": "100%"}}
-    slider = widgets.SelectionSlider(options=options, value=value, description=name, continuous_update=False, **look)
+    slider = widgets.SelectionSlider(options=options, value=value, **_look(name, "10em"))
     figure, image, message = Figure(size, layout="constrained"), _picture(round(100 * size[0])), widgets.HTML()
 
     def show(_=None):
@@ -262,20 +271,6 @@ def under_slider(draw, options, value, name, size=(6.4, 3.4), columns=1):
     slider.observe(show, names="value")
     show()
     return widgets.VBox([slider, image, message]).add_class("cu-under-slider")
-
-
-def _slider(text, low, high, scale, default):
-    layout, style = widgets.Layout(width="32em", max_width="100%"), {"description_width": "15em"}
-    # Not continuous, so that one move is one entry in the code.
-    look = {"description": text, "layout": layout, "style": style, "continuous_update": False}
-    if scale == "linear":
-        kind, step = (widgets.IntSlider, 1) if isinstance(default, int) else (widgets.FloatSlider, (high - low) / 40)
-        return kind(value=default, min=low, max=high, step=step, **look)
-    if isinstance(default, int):
-        options = {round(low * 2 ** (i / 2)) for i in range(2 * int(math.log2(high / low)))} | {default, high}
-        return widgets.SelectionSlider(options=sorted(options), value=default, **look)
-    exponents = {"min": math.log10(low), "max": math.log10(high), "step": 0.05}
-    return widgets.FloatLogSlider(value=default, **exponents, readout_format=".2g", **look)
 
 
 playground = Playground  # a lesson calls it like a function

@@ -227,5 +227,3 @@ def test_the_feedback_knows_nothing_of_the_weights():
     net = cu.MLP([300, 200, 150], seed=4)
     d = TiltedFeedback(net, seed=4).directions[1]  # the same seed as the network's
     assert abs(cu.metrics.cosine(d.flatten(), net.weights[1].detach().flatten())) < 4 / d.numel() ** 0.5
-
-

@@ -225,5 +225,3 @@ def test_where_the_error_is_zero_only_sign_and_label_go_on():
     ):
         estimates = hidden(net, grads(rule_class(net).double(), x, y))
         assert all((g == 0).all() for g in estimates) == silent
-
-

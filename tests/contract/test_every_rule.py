@@ -206,7 +206,8 @@ def test_a_copy_is_a_rule_of_its_own(rule_class):
 # ------------------------------------------------------------------ does it learn?
 
 
-HELP = {"WeightPerturbation": {"draws": 5}, "WeightForwardGradient": {"draws": 5}}  # one number for all weights is little
+# One number for all weights is little.
+HELP = {"WeightPerturbation": {"draws": 5}, "WeightForwardGradient": {"draws": 5}}
 
 
 def signs(shuffled=False):
@@ -215,7 +216,8 @@ def signs(shuffled=False):
     x = torch.randn(3_000, 6, generator=generator)
     y = (x[:, -1] * x[:, -2] > 0).long()
     told = y[torch.randperm(len(y), generator=generator)] if shuffled else y
-    return cu.data.Dataset("signs", "signs", x[:2_000], told[:2_000], x[2_000:2_500], y[2_000:2_500], x[2_500:], y[2_500:])
+    parts = (x[:2_000], told[:2_000], x[2_000:2_500], y[2_000:2_500], x[2_500:], y[2_500:])
+    return cu.data.Dataset("signs", "signs", *parts)
 
 
 def accuracy(rule, data):

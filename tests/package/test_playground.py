@@ -121,7 +121,7 @@ def test_trains_and_says_so(lab):
 
 
 @pytest.mark.parametrize("end", [0, 1])
-@pytest.mark.parametrize("name", ["lr", "input_noise", "activity_noise", "hidden_units", "gain", "leak", "repeats", "units"])
+@pytest.mark.parametrize("name", "lr input_noise activity_noise hidden_units gain leak repeats units".split())
 def test_every_slider_at_both_ends(lab, data, name, end):
     lab.sliders[name].value = ends(lab.sliders[name])[end]
     lab.run_steps(6)

@@ -235,7 +235,9 @@ def test_knobs_as_a_dictionary_of_ranges_are_refused_with_the_way_to_write_them(
         type("Old", (AutogradRule,), {"knobs": {"gain": (0.0, 1.0, "linear")}})
 
 
-@pytest.mark.parametrize("card, words", [({"weight_transport": "perhaps"}, "write one of: no"), ({"speed": "no"}, "the columns")])
+@pytest.mark.parametrize(
+    "card, words", [({"weight_transport": "perhaps"}, "write one of: no"), ({"speed": "no"}, "the columns")]
+)
 def test_a_card_in_other_words_is_refused_when_the_class_is_made(card, words):
     with pytest.raises(ValueError, match=words):
         type("Odd", (AutogradRule,), {"plausibility": card})
@@ -266,8 +268,10 @@ def test_a_wrapper_hands_over_all_it_does_not_change():
     with pytest.raises(ValueError, match="share is 7"):
         around.share = 7
     with pytest.raises(AttributeError, match="nothing"):
-        around.nothing
-    history = cu.train(around, clusters(), epochs=1, batch_size=16, lr=0.05, knobs={"gain": [(0, 0.5), (64, 2.0)]}, progress=False)
+        _ = around.nothing
+    history = cu.train(
+        around, clusters(), epochs=1, batch_size=16, lr=0.05, knobs={"gain": [(0, 0.5), (64, 2.0)]}, progress=False
+    )
     assert inner.gain == 2.0 and around.steps == history.steps == around.rule.rule.steps
     x, y = clusters().x_train[:5], clusters().y_train[:5]
     assert cu.metrics.gradient_statistics(around, x, y, draws=20).variance.iloc[-1] < 1e-9
