@@ -143,7 +143,8 @@ def run_all(runs, folder=None, threads=1, progress=True):
             temporary = folder / f".{os.getpid()}.{name}"  # a reader sees a whole run or none
             frame.to_csv(temporary, index=False)
             temporary.replace(folder / name)
-    return [pd.read_csv(path, float_precision="round_trip")[SCHEMA] for path in paths]
+    # Some commits are all digits, or look like 12e4567.
+    return [pd.read_csv(path, float_precision="round_trip", dtype={"commit": str})[SCHEMA] for path in paths]
 
 
 def _run(name, function, settings, device, threads):

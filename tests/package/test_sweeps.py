@@ -76,6 +76,12 @@ def test_a_finished_sweep_is_read_and_a_half_written_one_is_not(tmp_path, monkey
     assert swept(tmp_path).equals(frame)
 
 
+def test_a_commit_of_digits_stays_a_text(tmp_path, monkeypatch):
+    for commit in ("0213672", "12e4567"):
+        monkeypatch.setattr(runs, "_commit", lambda commit=commit: commit)
+        assert set(swept(tmp_path / commit, rules=["Backprop"]).commit) == {commit}
+
+
 def test_another_setting_is_another_run():
     base = {"name": "Backprop", "sizes": SIZES, "lr": 0.1, "seed": 0, "epochs": 2}
     changes = [{"lr": 0.2}, {"seed": 1}, {"epochs": 3}, {"network": {"activation": "tanh"}}, {"sizes": [784, 10]}]
