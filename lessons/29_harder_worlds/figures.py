@@ -3,8 +3,7 @@
 from dataclasses import replace
 
 import torch
-from course_utils.disturb import noisy_images, permuted, rotated, shake_weights
-from course_utils.worlds import Life
+from course_utils.studies.harder_worlds import Life, noisy_images, permuted, rotated, shake_weights
 from matplotlib.figure import Figure
 
 import course_utils as cu

@@ -269,9 +269,8 @@ def test_a_wrapper_hands_over_all_it_does_not_change():
         around.share = 7
     with pytest.raises(AttributeError, match="nothing"):
         _ = around.nothing
-    history = cu.train(
-        around, clusters(), epochs=1, batch_size=16, lr=0.05, knobs={"gain": [(0, 0.5), (64, 2.0)]}, progress=False
-    )
+    settings = dict(epochs=1, batch_size=16, lr=0.05, knobs={"gain": [(0, 0.5), (64, 2.0)]}, progress=False)
+    history = cu.train(around, clusters(), **settings)
     assert inner.gain == 2.0 and around.steps == history.steps == around.rule.rule.steps
     x, y = clusters().x_train[:5], clusters().y_train[:5]
     assert cu.metrics.gradient_statistics(around, x, y, draws=20).variance.iloc[-1] < 1e-9
