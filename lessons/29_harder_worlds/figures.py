@@ -3,11 +3,11 @@
 from dataclasses import replace
 
 import torch
-from course_utils.studies.harder_worlds import Life, noisy_images, permuted, rotated, shake_weights
 from matplotlib.figure import Figure
 
 import course_utils as cu
 from course_utils import plots
+from course_utils.studies.harder_worlds import Life, noisy_images, permuted, rotated, shake_weights
 
 
 def _first(data, n):
