@@ -15,7 +15,8 @@ from course_utils.exercises import check, check_update
 from course_utils.history import History
 from course_utils.knobs import Knob
 from course_utils.network import MLP
-from course_utils.playground import playground, under_slider
+from course_utils.playground import Playground as playground  # a lesson calls it like a function
+from course_utils.playground import under_slider
 from course_utils.report import environment
 from course_utils.controls import FrozenHidden
 from course_utils.rule import Rule

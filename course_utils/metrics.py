@@ -103,7 +103,7 @@ def gradient_statistics(rule, x, y, draws=100, batch_size=None, seed=0):
     with no_trace(rule):
         for draw in range(draws):
             rule.zero_grad()
-            some = slice(None)
+            some: slice | torch.Tensor = slice(None)
             if batch_size is not None:
                 some = torch.randperm(len(x), generator=picker)[:batch_size].to(x.device)
             rule.backward(x[some], y[some])

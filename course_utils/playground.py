@@ -1,34 +1,37 @@
 """A rule under sliders: train it live, turn its knobs, compare runs. The only module that knows widgets."""
 
 import asyncio
-import io
 import math
 import time
 import traceback
 from collections import deque
+from functools import partial
 from html import escape
 from itertools import cycle
 
 import ipywidgets as widgets
-from IPython.display import display
+from IPython.core.pylabtools import print_figure
 from matplotlib.figure import Figure
 
 from course_utils import plots
 from course_utils.data import load_dataset
+from course_utils.history import History
 from course_utils.live import LIVE, LiveRun
 from course_utils.rule import Rule
 
-CHUNK = 0.03  # seconds of training between two looks at the widgets
+# Of every slider; not continuous, so that one move is one entry in the code.
+WIDE, LABEL = {"width": "32em", "max_width": "100%"}, {"description_width": "15em"}
+SLIDER = {"layout": WIDE, "style": LABEL, "continuous_update": False}
+_png = partial(print_figure, bbox_inches=None, pil_kwargs={"compress_level": 1})  # the quickest
 
 
-class Playground:
+class Playground(widgets.VBox):
     """Sliders for a rule: learning rate, noise, hidden units and the rule's own knobs, with a live figure.
 
     rule_class: a subclass of `Rule` (the class, not a rule made from it). data: as from `load_dataset`; None loads
-    MNIST. sizes: of the network; None means one hidden layer of 128 units. training: more arguments for `train`, such
-    as {"optimizer": "adam"}; network: for `MLP`, such as activation="tanh". Learning rate, noise and live knobs act
-    while training runs, the other sliders at the next Train. ValueError for a class that is no rule, and for what
-    `MLP` and `train` refuse. Without an event loop `run_steps` drives the run.
+    MNIST. sizes: None means one hidden layer of 128 units. training: more arguments for `train`, such as {"optimizer":
+    "adam"}; network: for `MLP`, such as activation="tanh". ValueError for a class that is no rule, and for what these
+    refuse. Without an event loop `run_steps` drives the run.
     Attributes: sliders, {name: widget}; train, stop, reset, show_code, the buttons; rule and history, of the run on the
     screen; error, what went wrong last.
     """
@@ -43,51 +46,50 @@ class Playground:
         every = max(1, min(2_500, len(self.data.x_train) // 4))
         probing = {"eval_every": every, "probe_every": max(1, every // 4)}
         self.training = {"epochs": epochs, "schedule": "constant", "seed": seed, **probing, **(training or {})}
-        self.runs: deque = deque(maxlen=5)  # (look, LiveRun); the last is the one on the screen
+        self.runs: deque = deque(maxlen=5)  # (look, LiveRun); the last is the one on the screen:
+        self.run: LiveRun
+        self.history: History
         self.looks = cycle(plots.PALE)
         self.figure = Figure(figsize=(9, 4.2), dpi=100)  # pyplot would keep it for ever
         self.samples_shown, self.next_draw, self.drawn = 10 * every, 0.0, None
-        self.loop, self.task, self.error = _running_loop(), None, None
+        self.loop, self.task, self.error = asyncio._get_running_loop(), None, None
         self._make_sliders()
-        self._lay_out()
+        super().__init__(self._parts())
+        self.add_class("cu-playground")
         self._begin()
-
-    def _ipython_display_(self):
-        display(self.widget)
 
     def _make_sliders(self):
         top = 10.0 ** math.ceil(math.log10(self.rule_class.lr) + 2)
         self.sliders = {
-            "lr": _slider("learning rate", top / 1e5, top, "log", self.rule_class.lr),
-            "input_noise": _slider("input noise (std, pixels 0–1)", 0.0, 1.0, "linear", 0.0),
-            "activity_noise": _slider("activity noise (std)", 0.0, 2.0, "linear", 0.0),
+            "lr": _slider("learning rate", self.rule_class.lr, top / 1e5, top, "log"),
+            "input_noise": _slider("input noise (std, pixels 0–1)", 0.0, 0.0, 1.0, "linear"),
+            "activity_noise": _slider("activity noise (std)", 0.0, 0.0, 2.0, "linear"),
         }
         if len(set(self.sizes[1:-1])) == 1:  # one slider for all hidden layers, where they are alike
             units = self.sizes[1]
-            self.sliders["hidden_units"] = _slider("hidden units", min(16, units), max(512, units), "log", units)
+            self.sliders["hidden_units"] = _slider("hidden units", units, min(16, units), max(512, units), "log")
         for name, knob in self.rule_class.knobs.items():
             if knob.slider:
-                self.sliders[name] = _slider(name.replace("_", " "), *knob.slider, knob.default)
+                self.sliders[name] = _slider(name.replace("_", " "), knob.default, *knob.slider)
         self.defaults = self._values()
         self.live = [name for name in self.sliders if name in {*LIVE, *self.rule_class.live_knobs}]
         for name in self.live:
             self.sliders[name].observe(lambda _, name=name: self._on_loop(self._act, name), names="value")
 
-    def _lay_out(self):
+    def _parts(self):
         live = [widgets.HTML("<b>Act at once, also while training</b>"), *map(self.sliders.get, self.live)]
         fixed = [slider for name, slider in self.sliders.items() if name not in self.live]
-        columns = [live, [widgets.HTML("<b>Act at the next Train</b>"), *fixed]] if fixed else [live]
-        columns = widgets.HBox([*map(widgets.VBox, columns)], layout={"flex_flow": "row wrap"})
+        later = [widgets.VBox([widgets.HTML("<b>Act at the next Train</b>"), *fixed])] if fixed else []
+        columns = widgets.HBox([widgets.VBox(live), *later], layout={"flex_flow": "row wrap"})
         self.train = self._button("Train", self._train, "a fresh run with the sliders as they stand")
         self.stop = self._button("Stop", lambda: self.run.stop(), "end the run")
         self.reset = self._button("Reset", self._reset, "sliders to their defaults, curves away")
         self.show_code = self._button("Show code", self._show_code, "code that repeats the run on the screen")
-        buttons = widgets.HBox([self.train, self.stop, self.reset, self.show_code])
-        self.image, self.status, self.message, self.code = _picture(900), *(widgets.HTML() for _ in range(3))
+        self.image, self.status, self.message, self.code = _picture(900), widgets.HTML(), widgets.HTML(), widgets.HTML()
         shown = {"figure": self.image, "status": self.status, "message": self.message, "code": self.code}
         for name, widget in {**self.sliders, **shown}.items():
             widget.add_class("cu-" + name.replace("_", "-"))
-        self.widget = widgets.VBox([columns, buttons, *shown.values()]).add_class("cu-playground")
+        return [columns, widgets.HBox([self.train, self.stop, self.reset, self.show_code]), *shown.values()]
 
     def _button(self, text, action, tooltip):
         button = widgets.Button(description=text, tooltip=tooltip).add_class("cu-" + text.lower().replace(" ", "-"))
@@ -95,12 +97,12 @@ class Playground:
         return button
 
     def _on_loop(self, action, *arguments):
-        # Some kernels run callbacks in a thread of their own, in the middle of a step. What touches the run
-        # belongs between two chunks of it, on its own loop.
-        here = _running_loop()
+        # Some kernels run callbacks in a thread of their own, in the middle of a step. What touches the run belongs
+        # between two chunks of it, on its own loop.
+        here = asyncio._get_running_loop()
         if self.loop is None or self.loop.is_closed():
             self.loop = here
-        if here is self.loop:
+        if self.loop is None or self.loop is here:
             self._guarded(action, *arguments)
         else:
             self.loop.call_soon_threadsafe(self._guarded, action, *arguments)
@@ -108,13 +110,12 @@ class Playground:
     def _guarded(self, action, *arguments):
         # Jupyter hides the errors of callbacks: show them here, keep them for `wait`, and let them go on.
         try:
-            try:
-                action(*arguments)
-            finally:
-                self._draw(soon=self.history.status == "running")
+            action(*arguments)
         except Exception as error:
             self.error, self.message.value = error, _in_words(error)
             raise
+        finally:
+            self._draw(soon=self.history.status == "running")
 
     def _values(self):
         # Three digits keep the code short; a whole number stays one.
@@ -141,7 +142,7 @@ class Playground:
     async def _go(self, run):
         try:
             while run.history.status == "running":
-                end = time.monotonic() + CHUNK
+                end = time.monotonic() + 0.03  # seconds of training between two looks at the widgets
                 self._guarded(run.advance, lambda end=end: time.monotonic() < end)
                 await asyncio.sleep(0)
         finally:
@@ -180,10 +181,8 @@ class Playground:
     @property
     def run_code(self):
         """The code that repeats the run on the screen, as far as it has come, bit for bit."""
-        if not self.history.steps:
-            return "# Press Train first: then these lines repeat the run on the screen."
         load = 'data = cu.load_dataset("mnist")\n' if self.loads_data else ""
-        return load + self.run.code
+        return load + self.run.code if self.history.steps else "# Press Train first: then this repeats the run."
 
     def _draw(self, soon=False):
         """Show what has changed; `soon`: unless that was done a moment ago."""
@@ -206,19 +205,6 @@ class Playground:
         self.next_draw = time.monotonic() + max(0.2, 2 * (time.monotonic() - begin))
 
 
-def _running_loop():
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
-
-
-def _png(figure):
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", pil_kwargs={"compress_level": 1})
-    return picture.getvalue()
-
-
 def _picture(width):
     # Without align_self the box around it would stretch it.
     size = {"width": f"{width}px", "max_width": "100%", "height": "auto", "align_self": "flex-start"}
@@ -230,14 +216,8 @@ def _in_words(error):
     return f'<pre style="border-left: 4px solid {plots.RED}">{trace}</pre>'
 
 
-def _look(text, width):
-    """Of a slider; not continuous, so that one move is one entry in the code."""
-    layout = {"width": "32em", "max_width": "100%"}
-    return {"description": text, "style": {"description_width": width}, "layout": layout, "continuous_update": False}
-
-
-def _slider(text, low, high, scale, default):
-    look, whole = {"value": default, **_look(text, "15em")}, isinstance(default, int)
+def _slider(text, default, low, high, scale):
+    look, whole = {"description": text, "value": default, **SLIDER}, isinstance(default, int)
     if scale == "linear":
         kind, step = (widgets.IntSlider, 1) if whole else (widgets.FloatSlider, (high - low) / 40)
         return kind(min=low, max=high, step=step, **look)
@@ -252,16 +232,14 @@ def under_slider(draw, options, value, name, size=(6.4, 3.4), columns=1):
     """A picture under one slider: draw(axes, value) now and after every move.
 
     options: the values to choose from, `value` the first. size: of the figure, in inches; columns: how many axes side
-    by side (more than one come as an array). An error in `draw` is shown under the picture. Returns the widget, whose
-    children are slider, picture and message.
+    by side (more than one come as an array). Returns the widget: slider, picture, and the message of an error in draw.
     """
-    slider = widgets.SelectionSlider(options=options, value=value, **_look(name, "10em"))
-    figure, image, message = Figure(size, layout="constrained"), _picture(round(100 * size[0])), widgets.HTML()
+    slider = widgets.SelectionSlider(options=options, value=value, description=name, **SLIDER)
+    image, message = _picture(round(100 * size[0])), widgets.HTML()
 
     def show(_=None):
-        message.value = ""
+        figure, message.value = Figure(size, layout="constrained"), ""
         try:
-            figure.clear()
             draw(figure.subplots(1, columns), slider.value)
             image.value = _png(figure)
         except Exception as error:
@@ -271,6 +249,3 @@ def under_slider(draw, options, value, name, size=(6.4, 3.4), columns=1):
     slider.observe(show, names="value")
     show()
     return widgets.VBox([slider, image, message]).add_class("cu-under-slider")
-
-
-playground = Playground  # a lesson calls it like a function

@@ -150,7 +150,7 @@ def images(ax, rows, shape=(28, 28), titles=None):
     """Show (n, pixels) as a row of n grey pictures, each scaled to its own largest absolute value."""
     rows = np.asarray(rows)
     pictures = [(row / (abs(row).max() or 1.0)).reshape(shape) for row in rows]
-    canvas = np.hstack(np.pad(pictures, ((0, 0), (0, 0), (0, 2))))  # two white columns after each
+    canvas = np.hstack([*np.pad(pictures, ((0, 0), (0, 0), (0, 2)))])  # two white columns after each
     ax.imshow(canvas, cmap="gray_r" if canvas.min() >= 0 else "RdBu_r", vmin=canvas.min() and -1, vmax=1)
     ax.set(xticks=[], yticks=[])
     if titles:

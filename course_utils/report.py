@@ -46,7 +46,8 @@ def environment():
 
 def _wanted():
     """(package, version range) of all that the course asks for, the extra `lab` included: lessons are opened in it."""
-    lines = importlib.metadata.requires(COURSE) if _version(COURSE) else ["torch", "numpy", "ipywidgets", "jupyterlab"]
+    known = importlib.metadata.requires(COURSE) if _version(COURSE) else None
+    lines = known or ["torch", "numpy", "ipywidgets", "jupyterlab"]
     asked = [r for r in map(Requirement, lines) if r.marker is None or r.marker.evaluate({"extra": "lab"})]
     return [*sorted((r.name, r.specifier) for r in asked), *((name, None) for name in ALSO)]
 

@@ -158,7 +158,7 @@ class Live(Knobby):
 
 def test_a_live_knob_acts_at_once_and_the_code_repeats_the_move(data):
     lab = cu.playground(Live, data=data)
-    columns = lab.widget.children[0].children
+    columns = lab.children[0].children
     assert lab.sliders["gain"] in columns[0].children and lab.sliders["leak"] in columns[1].children
     lab.run_steps(5)
     assert lab.rule.gain == 1.0 and "knobs={'gain': 1.0}" in lab.run_code
@@ -340,3 +340,21 @@ def test_bad_arguments_are_refused_by_name(data, arguments, words):
 def test_sliders_are_described_and_not_continuous(lab):
     for slider in lab.sliders.values():
         assert slider.description and not slider.continuous_update
+
+
+def test_a_picture_under_a_slider_is_drawn_anew_after_each_move_and_says_what_goes_wrong():
+    seen = []
+
+    def draw(ax, value):
+        seen.append(value)
+        ax.plot([0, 1 / value])
+
+    slider, picture, message = cu.under_slider(draw, [0, 1, 2], 2, "a value").children
+    before = bytes(picture.value)
+    slider.value = 1
+    assert seen == [2, 1] and before.startswith(PNG) and picture.value != before and message.value == ""
+    with pytest.raises(ZeroDivisionError):
+        slider.value = 0
+    assert "ZeroDivisionError" in message.value
+    slider.value = 2
+    assert message.value == "" and bytes(picture.value) == before
