@@ -1,5 +1,6 @@
 """Sweeps: the stored tables hold what a single run gives, in one schema."""
 
+import functools
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -133,6 +134,8 @@ def test_bad_sweeps_are_refused(tmp_path):
         swept(tmp_path, lr={"Backprop": 0.1})
     with pytest.raises(ValueError, match="Backporp.*Backprop"):
         swept(tmp_path, rules="Backporp")
+    with pytest.raises(ValueError, match="rules holds functools.partial.*give names or classes"):
+        swept(tmp_path, rules=functools.partial(cu.rules.NodePerturbation, draws=10))
 
 
 def test_noise_goes_where_it_is_said(tmp_path):

@@ -79,6 +79,7 @@ def course(tmp_path, monkeypatch):
     """A course of two lessons, whose notebooks sleep for half a second."""
     monkeypatch.setattr(cost, "chosen", lambda numbers: lessons.chosen(numbers, tmp_path))
     monkeypatch.setattr(cost.torch, "set_num_threads", lambda count: None)
+    monkeypatch.setattr(cost.maps, "write", lambda: None)
     monkeypatch.setattr(cost, "load_dataset", lambda name: SimpleNamespace(is_fallback=False))
     monkeypatch.setattr(cost.os, "environ", dict(cost.os.environ))
     (tmp_path / "notebooks").mkdir()

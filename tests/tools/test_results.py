@@ -33,6 +33,7 @@ def course(tmp_path, monkeypatch):
     monkeypatch.setattr(results, "FINISHED", tmp_path / "finished")
     monkeypatch.setattr(results, "chosen", lambda numbers: lessons.chosen(numbers, tmp_path))
     monkeypatch.setattr(sweeps, "ROOT", tmp_path)
+    monkeypatch.setattr(results.maps, "write", lambda: None)
     second = {**BLOCK, "lrs": [0.3], "network": {"activation": "tanh"}}
     add("98", second)
     add("99", {**BLOCK, "lrs": [0.01, 0.1, 1.0]}, second)
