@@ -19,9 +19,8 @@ from course_utils.history import History
 from course_utils.live import LIVE, LiveRun
 from course_utils.rule import Rule
 
-# Of every slider; not continuous, so that one move is one entry in the code.
 WIDE, LABEL = {"width": "32em", "max_width": "100%"}, {"description_width": "15em"}
-SLIDER = {"layout": WIDE, "style": LABEL, "continuous_update": False}
+SLIDER = {"layout": WIDE, "style": LABEL, "continuous_update": False}  # one move is one entry in the code
 _png = partial(print_figure, bbox_inches=None, pil_kwargs={"compress_level": 1})  # the quickest
 
 

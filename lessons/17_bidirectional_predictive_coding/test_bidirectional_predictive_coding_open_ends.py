@@ -1,0 +1,175 @@
+"""What two streams can be asked: completing, showing, noise and independence of the batch."""
+
+import math
+
+import pytest
+import torch
+from helpers import batch, mutant, small_net
+
+import course_utils as cu
+from course_utils.device import stream
+from course_utils.rules import BidirectionalPredictiveCoding
+from course_utils.rules.bidirectional_predictive_coding import Settling
+
+EXACT = 1e-12
+
+
+def make(
+    sizes=(7, 5, 5, 3), activation="tanh", loss="squared_error", rule_class=BidirectionalPredictiveCoding, **knobs
+):
+    """A rule in float64 whose two streams both have random biases."""
+    net = small_net(sizes, activation, loss)
+    given = {"inference_steps": 6, "inference_rate": 0.07, "discriminative": 0.9, "generative": 0.4} | knobs
+    rule = rule_class(net, **given).double()
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for b in rule.top_down.biases:
+            b.copy_(0.3 * torch.randn(b.shape, generator=generator, dtype=b.dtype))
+    return rule
+
+
+def some_known(x, seed=3):
+    return torch.rand(x.shape, generator=torch.Generator().manual_seed(seed)) > 0.5
+
+
+def energy(rule, v):
+    """The energy of each example, written down a second time, plainly."""
+    net, top_down, L = rule.net, rule.top_down, rule.net.depth
+    h = [v[0], *(net.nonlinearity(a) for a in v[1:-1]), v[-1]]
+    total = 0
+    for l in range(L):
+        up = h[l] @ net.weights[l].T + net.biases[l]
+        missed = net.loss(up, v[L], reduction="none") if l == L - 1 else (v[l + 1] - up).pow(2).sum(1) / 2
+        down = h[l + 1] @ top_down.weights[L - 1 - l].T + top_down.biases[L - 1 - l]
+        total = total + rule.discriminative * missed + rule.generative * (v[l] - down).pow(2).sum(1) / 2
+    return total
+
+
+def slopes(rule, v, wanted):
+    """Autograd's gradient of the summed energy in the states `wanted`, a list of layers."""
+    leaves = [a.detach().clone().requires_grad_(l in wanted) for l, a in enumerate(v)]
+    with torch.enable_grad():
+        return torch.autograd.grad(energy(rule, leaves).sum(), [leaves[l] for l in wanted])
+
+
+def depends_on_the_batch(rule_class=BidirectionalPredictiveCoding, **clamps):
+    rule = make(rule_class=rule_class)
+    x, y = batch(rule.net, n=9)
+    known = some_known(x)
+
+    def states(rows):
+        return rule.infer(x[rows], None if clamps else y[rows], known[rows] if clamps else None).v
+
+    alone, together = states(slice(4, 5)), states(slice(None))
+    return max((a[0] - b[4]).abs().max().item() for a, b in zip(alone, together, strict=True))
+
+
+@pytest.mark.parametrize("clamps", [{}, {"half": True}])
+def test_inference_of_one_example_does_not_depend_on_its_batch(clamps):
+    assert depends_on_the_batch(**clamps) < EXACT
+    # The slope of an energy averaged over the batch: γ would mean something else in every batch.
+    mean = mutant(Settling, "self.rule.inference_rate", "self.rule.inference_rate / len(self.v[0])")
+    averaged = type("Wrong", (BidirectionalPredictiveCoding,), {"settling": mean})
+    assert depends_on_the_batch(averaged, **clamps) > 1e-4
+
+
+def test_sweeps_that_touch_no_pixel_are_those_that_do():
+    """Everything known as a mask, so that the image is compared pixel by pixel, against a clamped image."""
+    rule = make()
+    x, y = batch(rule.net)
+    squared, plain = rule.infer(x, y), rule.infer(x, y, torch.ones_like(x, dtype=torch.bool))
+    assert squared.square is not None and plain.square is None
+    for one, other in zip([*squared.v, *squared.g[:-1]], [*plain.v, *plain.g[:-1]], strict=True):
+        assert (one - other).abs().max() < EXACT
+
+
+def test_at_rest_a_linear_network_solves_its_equations():
+    """All but the known pixels free: the energy is quadratic, so settling must arrive where its slope is 0."""
+    rule = make(activation="linear", generative=1.0, inference_rate=0.1)
+    x, _ = batch(rule.net)
+    known = some_known(x)
+    s = rule.infer(x, known=known, steps=20_000)
+    assert (
+        max(
+            slope[~known].abs().max() if slope.shape == x.shape else slope.abs().max()
+            for slope in slopes(rule, s.v, [0, 1, 2, 3])
+        )
+        < 1e-9
+    )
+
+
+def test_completion_keeps_what_is_known_and_looks_at_nothing_else():
+    rule = make()
+    x, _ = batch(rule.net)
+    known = some_known(x)
+    done = rule.complete(x, known)
+    assert torch.equal(done[known], x[known]) and not torch.equal(done[~known], x[~known])
+    assert torch.equal(done, rule.complete(torch.where(known, x, 99.0), known))
+    row = known[0]
+    assert torch.equal(rule.complete(x, row), rule.complete(x, row.expand_as(x)))
+    assert torch.equal(rule.complete(x, torch.ones_like(row)), x)
+
+
+def test_data_are_left_as_they_were():
+    rule = make()
+    x, y = batch(rule.net, targets="values")
+    kept = x.clone(), y.clone()
+    rule.backward(x, y), rule.complete(x, some_known(x)), rule.generate(y)
+    assert torch.equal(x, kept[0]) and torch.equal(y, kept[1])
+
+
+def test_no_image_does_better_for_a_class_than_its_mean():
+    """Σ‖x − m‖² = Σ‖x − mean‖² + n ‖m − mean‖²: what a clamped label can know has an end."""
+    x = torch.randn(40, 7, generator=torch.Generator().manual_seed(0)).double()
+    rule = make()
+    m = rule.generate(torch.zeros(1, dtype=torch.int64))[0]
+    best, ours = (x - x.mean(0)).pow(2).sum(1).mean(), (x - m).pow(2).sum(1).mean()
+    assert ours - best == pytest.approx((m - x.mean(0)).pow(2).sum().item(), abs=1e-12)
+
+
+def test_the_streams_share_no_memory_and_know_nothing_of_each_other():
+    net = cu.MLP([300, 200, 150], loss="squared_error", seed=4)
+    rule = BidirectionalPredictiveCoding(net, seed=4)  # the same seed as the network's
+    held = {p.untyped_storage().data_ptr() for p in net.parameters()}
+    assert not held & {p.untyped_storage().data_ptr() for p in rule.top_down.parameters()}
+    assert len(list(rule.parameters())) == 8
+    for w, v in zip(net.weights, reversed(rule.top_down.weights), strict=True):
+        assert w.shape == v.shape[::-1]
+        assert abs(cu.metrics.cosine(w.detach().flatten(), v.detach().T.flatten())) < 4 / w.numel() ** 0.5
+
+
+def test_noise_in_the_states_is_as_large_as_said_and_repeats():
+    rule = make(state_noise=0.5, inference_rate=1e-9, inference_steps=1, sizes=(7, 400, 400, 3))
+    x, y = batch(rule.net, n=50)
+    quiet = make(inference_rate=1e-9, inference_steps=1, sizes=(7, 400, 400, 3)).infer(x, y)
+    s = rule.infer(x, y)
+    added = s.v[1] - quiet.v[1]
+    assert added.std().item() == pytest.approx(0.5, rel=4 / (2 * added.numel()) ** 0.5)
+    assert not torch.equal(rule.infer(x, y).v[1], s.v[1])
+    rule.generator.set_state(stream("rule", rule.seed).get_state())
+    assert torch.equal(rule.infer(x, y).v[1], s.v[1])
+    assert torch.equal(s.v[0], x)
+
+
+def test_activity_noise_of_training_reaches_the_streams():
+    rule = make(generative=0.0, inference_steps=0)
+    x, y = batch(rule.net)
+    quiet = rule.infer(x, y).v[1]
+    rule.net.activity_noise, rule.net.noise_seed = 0.5, 1
+    noisy = rule.infer(x, y)
+    assert (noisy.v[1] - quiet).std() > 0.1 and noisy.e[1].abs().max() < EXACT
+    assert torch.equal(noisy.v[1], rule.infer(x, y).v[1])
+
+
+def test_what_cannot_be_asked_is_refused():
+    rule = make()
+    x, _ = batch(rule.net)
+    for y in (torch.tensor([3]), torch.tensor([-1]), torch.tensor([0.5]), torch.tensor([[math.nan, 0, 0]])):
+        with pytest.raises(ValueError, match="y "):
+            rule.generate(y)
+    for known in (torch.ones(3, dtype=torch.bool), torch.ones_like(x)):
+        with pytest.raises(ValueError, match="known "):
+            rule.complete(x, known)
+    crossed = make(loss="cross_entropy")
+    with pytest.raises(ValueError, match="squared_error"):
+        crossed.complete(x, some_known(x))
