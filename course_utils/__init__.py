@@ -21,7 +21,7 @@ from course_utils.report import environment
 from course_utils.controls import FrozenHidden
 from course_utils.rule import Rule
 from course_utils.settings import Schedule
-from course_utils.stored import accuracy_table, train_stored
+from course_utils.stored import accuracy_table, final_accuracy, train_stored
 from course_utils.sweeps import stored_rates, stored_results, sweep
 from course_utils.training import evaluate, train
 
@@ -38,6 +38,7 @@ __all__ = [
     "costs",
     "environment",
     "evaluate",
+    "final_accuracy",
     "load_dataset",
     "metrics",
     "playground",

@@ -240,4 +240,5 @@ def test_its_hidden_layer_learns(rule_class):
 
 @every_rule
 def test_shuffled_labels_teach_nothing(rule_class):
-    assert abs(accuracy(rule_class(network(), **HELP.get(rule_class.__name__, {})), signs(shuffled=True)) - 0.5) < 0.09
+    # Half are right by chance, of 500: four standard errors are 9 points.
+    assert accuracy(rule_class(network(), **HELP.get(rule_class.__name__, {})), signs(shuffled=True)) < 0.59

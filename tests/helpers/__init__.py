@@ -59,6 +59,16 @@ def largest_difference(ours, theirs):
     return max((a - b).abs().max().item() for a, b in zip(ours, theirs, strict=True))
 
 
+def flat(tensors):
+    return torch.cat([t.flatten() for t in tensors])
+
+
+def by_name(net, g):
+    """{row of the frame: flat gradient}: each layer's weights and biases together, and all of them."""
+    depth = net.depth
+    return {**{str(l + 1): flat([g[l], g[depth + l]]) for l in range(depth)}, "all": flat(g)}
+
+
 def snapshot(rule):
     """Everything that must not change behind a user's back, ready for ==."""
 

@@ -1,56 +1,11 @@
-"""The playground without a browser: sliders, buttons, the recorded code, errors, and how fast Stop is."""
-
-import asyncio
-import time
+"""The playground without a browser: sliders, buttons, the recorded code, refusals."""
 
 import pytest
 import torch
+from helpers.small_playground import PNG, Knobby, Live, assert_repeated, make_data
 
 import course_utils as cu
-from course_utils.data import Dataset
 from course_utils.playground import Playground
-from course_utils.rule import Knob, above, at_least, one_of, whole
-
-PNG = b"\x89PNG"
-
-
-def make_data(n=400, inputs=20):
-    """Four Gaussian clouds, easily told apart."""
-    generator = torch.Generator().manual_seed(0)
-    y = torch.arange(n) % 4
-    centres = torch.randn(4, inputs, generator=generator)
-    x = centres[y] + 0.5 * torch.randn(n, inputs, generator=generator)
-    return Dataset("clouds", "clouds", x, y, x[:100], y[:100], x[:100], y[:100])
-
-
-class Knobby(cu.rules.Backprop):
-    """A rule of the user's own, with a knob of every kind."""
-
-    title = "Knobby"
-    gain = Knob(1.0, above(0), slider=(0.01, 10.0, "log"))
-    leak = Knob(0.1, at_least(0), slider=(0.0, 0.5, "linear"))
-    repeats = Knob(2, whole(1), slider=(1, 4, "linear"))
-    units = Knob(8, whole(2), slider=(2, 32, "log"))
-    hushed = Knob(False, one_of(False, True))  # no slider
-
-    def backward(self, x, y):
-        loss = super().backward(x, y)
-        for p in self.net.parameters():
-            p.grad *= self.gain
-        return loss
-
-
-class Broken(cu.rules.Backprop):
-    """Works for three steps."""
-
-    title = "Broken"
-    calls = 0
-
-    def backward(self, x, y):
-        Broken.calls += 1
-        if Broken.calls % 4 == 0:
-            raise ZeroDivisionError("the rule's own <mistake>")
-        return super().backward(x, y)
 
 
 @pytest.fixture
@@ -71,22 +26,6 @@ def ends(slider):
     if hasattr(slider, "base"):
         return slider.base**slider.min, slider.base**slider.max
     return slider.min, slider.max
-
-
-def repeat(lab, data):
-    """Run the code that the playground shows; what it leaves behind."""
-    names = {"cu": cu, "data": data, "Knobby": Knobby, "Live": Live}
-    exec(lab.run_code, names)
-    return names
-
-
-def assert_repeated(lab, data):
-    names = repeat(lab, data)
-    pairs = zip(lab.rule.state_dict().items(), names["rule"].state_dict().items(), strict=True)
-    assert all(torch.equal(mine, again) for (_, mine), (_, again) in pairs)
-    mine, again = lab.history.frame, names["history"].frame
-    columns = [c for c in mine if "seconds" not in c]
-    assert mine[columns].equals(again[columns])
 
 
 def test_package_offers_the_class_and_not_the_module(lab):
@@ -150,12 +89,6 @@ def test_live_sliders_act_and_the_code_repeats_the_run_bit_for_bit(lab, data):
     assert history.settings.lr.steps == [(0, 0.1), (528, 0.02)]
 
 
-class Live(Knobby):
-    """Its gain may move while it trains."""
-
-    gain = Knob(1.0, above(0), slider=(0.01, 10.0, "log"), live=True)
-
-
 def test_a_live_knob_acts_at_once_and_the_code_repeats_the_move(data):
     lab = cu.playground(Live, data=data)
     columns = lab.children[0].children
@@ -196,29 +129,6 @@ def test_show_code_button(lab):
     assert lab.code.value == ""  # it would speak of another run
 
 
-def test_earlier_runs_stay_as_pale_lines_with_what_differs(lab):
-    for rate in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6):
-        lab.stop.click()
-        lab.sliders["lr"].value = rate
-        lab.run_steps(5)
-    left, right = lab.figure.axes
-    labels = [text.get_text() for text in left.get_legend().get_texts()]
-    assert labels == ["this run: lr 0.6", "lr 0.5", "lr 0.4", "lr 0.3", "lr 0.2"]
-    assert [line.get_alpha() for line in left.lines] == [None, 0.5, 0.5, 0.5, 0.5]
-    assert len(right.lines) == 2 * 5  # two layers
-
-
-def test_axis_only_grows(data):
-    lab = cu.playground(Knobby, data=data, epochs=10)
-    shown = []
-    for n in (1, 20, 18):
-        lab.run_steps(n)
-        shown.append(lab.figure.axes[0].get_xlim()[1])
-    lab.stop.click()
-    lab.run_steps(1)
-    assert shown[0] < shown[2] == lab.figure.axes[0].get_xlim()[1]
-
-
 def test_reset(lab):
     lab.run_steps(3)
     lab.sliders["lr"].value = lab.sliders["gain"].value = 7.0
@@ -229,97 +139,6 @@ def test_reset(lab):
     assert lab.sliders["lr"].value == 0.1 and lab.sliders["gain"].value == 1.0
     assert lab.history.steps == 0 and len(lab.figure.axes[0].lines) == 1 and lab.code.value == ""
     assert not lab.train.disabled and lab.stop.disabled
-
-
-def test_divergence_is_words_in_the_figure(data):
-    lab = cu.playground(Knobby, data=data, sizes=[20, 16, 4], loss="squared_error", epochs=50)
-    lab.sliders["lr"].value = 10.0
-    assert lab.run_steps(100).status == "diverged" and lab.error is None
-    assert "diverged after" in lab.figure.axes[0].texts[0].get_text()
-    assert "diverged after" in lab.status.value and not lab.train.disabled
-
-
-def test_error_in_the_rule_is_shown_and_raised(data):
-    lab = cu.playground(Broken, data=data)
-    with pytest.raises(ZeroDivisionError):
-        lab.run_steps(10)
-    assert "own &lt;mistake&gt;" in lab.message.value and "test_playground" in lab.message.value
-
-    async def press():
-        lab.train.click()
-        await lab.wait()
-
-    with pytest.raises(ZeroDivisionError):
-        asyncio.run(press())
-    assert isinstance(lab.error, ZeroDivisionError) and not lab.train.disabled
-    lab.reset.click()
-    assert lab.error is None and lab.message.value == ""
-
-
-def test_error_nobody_waits_for_reaches_the_loop(data):
-    lab = cu.playground(Broken, data=data)
-    reported = []
-
-    async def press():
-        asyncio.get_running_loop().set_exception_handler(lambda loop, its: reported.append(its["exception"]))
-        lab.train.click()
-        await asyncio.sleep(0.5)
-
-    asyncio.run(press())
-    assert [type(error) for error in reported] == [ZeroDivisionError]
-
-
-def test_error_in_a_callback_is_shown_and_raised(lab):
-    lab.run_steps(2)
-    lab.sliders["gain"].value = 5.0
-    lab.rule_class = type("Refuses", (Knobby,), {"__init__": lambda self, net, **_: 1 / 0})
-    lab.train.click()  # in a notebook ipywidgets shows what was raised, elsewhere it only logs it
-    assert "ZeroDivisionError" in lab.message.value
-    with pytest.raises(ZeroDivisionError):
-        asyncio.run(lab.wait())
-
-
-def test_asyncio_run_with_live_slider_and_stop(data):
-    lab = cu.playground(Knobby, data=data, epochs=100_000)
-
-    async def play():
-        lab.train.click()
-        assert lab.history.rows and bytes(lab.image.value).startswith(PNG)  # the first point is there at once
-        while lab.history.steps < 20 or not lab.train.disabled or lab.stop.disabled:
-            await asyncio.sleep(0.01)
-        lab.sliders["lr"].value = 0.01
-        moved = lab.history.steps
-        while lab.history.steps < moved + 20:
-            await asyncio.sleep(0.01)
-        # Some kernels run callbacks in another thread.
-        await asyncio.to_thread(setattr, lab.sliders["input_noise"], "value", 0.5)
-        await asyncio.sleep(0.1)
-        begin = time.monotonic()
-        await asyncio.to_thread(lab.stop.click)
-        await lab.wait()
-        return time.monotonic() - begin
-
-    assert asyncio.run(play()) < 0.5
-    assert lab.history.status == "stopped" and lab.task is None
-    assert len(lab.history.settings.lr.steps) == 2 and len(lab.history.settings.input_noise.steps) == 2
-    assert_repeated(lab, data)
-
-
-def test_train_again_right_after_stop(data):
-    lab = cu.playground(Knobby, data=data, epochs=100_000)
-
-    async def play():
-        lab.train.click()
-        await asyncio.sleep(0.1)
-        lab.stop.click()
-        lab.train.click()  # before the first run's task has seen the stop
-        await asyncio.sleep(0.2)
-        lab.stop.click()
-        await lab.wait()
-
-    asyncio.run(play())
-    assert lab.history.status == "stopped" and len(lab.runs) == 2
-    assert_repeated(lab, data)
 
 
 @pytest.mark.parametrize(
