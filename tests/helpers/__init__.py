@@ -8,7 +8,7 @@ import torch
 
 from course_utils.data import Dataset
 from course_utils.network import MLP
-from course_utils.rule import Rule
+from course_utils.rule import Knob, Rule, above, between, one_of, whole
 
 ACTIVATIONS = ["relu", "tanh", "sigmoid", "linear"]
 LOSSES = ["cross_entropy", "squared_error"]
@@ -124,6 +124,16 @@ class ScaledGradient(AutogradRule):
 class SignGradient(AutogradRule):
     def change(self, gradient):
         return gradient.sign()
+
+
+class Knobby(AutogradRule):
+    """A rule with knobs of several kinds."""
+
+    title = "Knobby"
+    gain = Knob(1.0, above(0), slider=(0.1, 10, "log"), live=True)
+    tries = Knob(2, whole(1))
+    mode = Knob("slow", one_of("slow", "fast"))
+    share = Knob(0.5, between(0, 1), live=True)
 
 
 def mutant(thing, old, new):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers import AutogradRule, clusters, small_net
+from helpers import AutogradRule, Knobby, clusters, small_net
 
 import course_utils as cu
 from course_utils.controls import Around, FrozenHidden

@@ -6,7 +6,7 @@ import time
 
 import pytest
 import torch
-from helpers.small_training import DATA, N, new_rule, same_weights, train
+from helpers.small_training import DATA, N, new_rule, repeat, same_weights, train
 
 import course_utils as cu
 from course_utils.history import COLUMNS
@@ -100,12 +100,6 @@ def test_probing_the_frozen_control_reads_no_angle_where_nothing_is_taught():
 def test_angle_columns_stay_in_the_order_of_the_layers():
     _, history = train(new_rule(sizes=(12, *[5] * 10, 4)), epochs=1, probe_every=64)
     assert [c for c in history.frame if c.startswith("angle")] == [f"angle_{l}" for l in range(1, 12)]
-
-
-def repeat(history, rule, **names):
-    scope = {"cu": cu, "rule": rule, "data": DATA, **names}
-    exec(history.call, scope)
-    return scope["history"]
 
 
 REPEATED = [

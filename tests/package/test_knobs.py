@@ -2,17 +2,9 @@
 
 import numpy as np
 import pytest
-from helpers import AutogradRule, small_net
+from helpers import AutogradRule, Knobby, small_net
 
-from course_utils.rule import Knob, above, at_least, between, one_of, whole
-
-
-class Knobby(AutogradRule):
-    title = "Knobby"
-    gain = Knob(1.0, above(0), slider=(0.1, 10, "log"), live=True)
-    tries = Knob(2, whole(1))
-    mode = Knob("slow", one_of("slow", "fast"))
-    share = Knob(0.5, between(0, 1), live=True)
+from course_utils.rule import Knob, at_least
 
 
 def test_a_knob_has_its_default_or_what_the_constructor_is_told():

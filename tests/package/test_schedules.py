@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import small_net
-from helpers.small_training import new_rule, same_weights, train
+from helpers.small_training import new_rule, repeat, same_weights, train
 
 from course_utils.rule import Knob, at_least
 from course_utils.rules import Backprop, FeedbackAlignment
