@@ -1,16 +1,14 @@
-"""What an update costs: time, multiplications, memory. And the bare matrix products of a call, to time it against."""
+"""What an update costs: time, multiplications, memory."""
 
 import copy
 import statistics
 import time
 import weakref
-from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from course_utils import training
@@ -20,7 +18,6 @@ from course_utils.metrics import no_trace
 LR = 1e-3  # small: timed steps see one batch again and again, and the weights must stay ordinary numbers
 _aten = torch.ops.aten
 IN_PLACE = {_aten.addmm_: _aten.addmm, _aten.baddbmm_: _aten.baddbmm}  # which torch's flop counter overlooks
-BARE = {_aten.mm: torch.mm, _aten.addmm: torch.mm, _aten.bmm: torch.bmm, _aten.baddbmm: torch.bmm}
 
 
 def of_update(rule, x, y, optimizer=None, repeats=20):
@@ -43,8 +40,8 @@ def of_update(rule, x, y, optimizer=None, repeats=20):
         optimizer.load_state_dict(state)
     sizes = {id(t): t.nbytes for t in [*rule.parameters(), *rule.buffers()]}
     of_net = sum(sizes.get(id(t), 0) for t in [*rule.net.parameters(), *rule.net.buffers()])
-    count = sum(product.multiplications for product in products.made)
-    return {"milliseconds": milliseconds, "products": count, "peak": alive.peak, "kept": sum(sizes.values()) - of_net}
+    counts = {"products": sum(products.made), "peak": alive.peak, "kept": sum(sizes.values()) - of_net}
+    return {"milliseconds": milliseconds, **counts}
 
 
 def sgd(rule):
@@ -66,63 +63,19 @@ def milliseconds_of(call, repeats=20, device=None):
     return statistics.median(times)
 
 
-def peak_of(call):
-    """Bytes of the tensors that a call makes, as many as are alive at once at the worst moment."""
-    with Alive() as alive:
-        call()
-    return alive.peak
-
-
-class Product(NamedTuple):
-    """A matrix product: what makes it bare, of which arguments (layouts without numbers), how many multiplications."""
-
-    function: Callable
-    arguments: tuple
-    multiplications: int
-
-
-def products_of(call):
-    """The matrix products (and convolutions) that a call makes, in order: a `Product` each."""
-    with Products() as products:
-        call()
-    return products.made
-
-
-def replay(products, device):
-    """A call that makes these products bare: random operands of the same shapes and strides, nothing added to what
-    comes out, and room for that allocated before."""
-
-    def numbers(layout):
-        stored = layout.untyped_storage().nbytes() // layout.itemsize
-        return torch.randn(stored, dtype=layout.dtype, device=device).as_strided(layout.shape, layout.stride())
-
-    calls = []
-    for function, arguments, _ in products:
-        operands = tree_map_only(torch.Tensor, numbers, arguments)
-        calls.append(partial(function, *operands))
-        if function in BARE.values():
-            left, right = operands
-            calls[-1].keywords["out"] = left.new_empty(*left.shape[:-1], right.shape[-1])
-    return lambda: [call() for call in calls]
-
-
 class Products(TorchDispatchMode):
-    """Inside it every matrix product is noted in `made`."""
+    """Inside it `made` gets every matrix product (and convolution): how many multiplications."""
 
     def __init__(self):
         super().__init__()
-        self.made: list[Product] = []
+        self.made: list[int] = []
 
     def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
         out = function(*arguments, **(keywords or {}))
         name = IN_PLACE.get(function.overloadpacket, function.overloadpacket)
         if name in flop_registry:
             flops = flop_registry[name](*arguments, **(keywords or {}), out_val=out)
-            operands = arguments[-2:] if name in BARE else arguments  # without what is added to the product
-            layouts = tree_map_only(
-                torch.Tensor, lambda t: torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device="meta"), operands
-            )
-            self.made.append(Product(BARE.get(name, function), layouts, flops // 2))  # a flop counter counts + too
+            self.made.append(flops // 2)  # a flop counter counts + too
         return out
 
 

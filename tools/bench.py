@@ -24,6 +24,7 @@ import course_utils as cu
 from course_utils import costs
 from course_utils.files import find
 from course_utils.runs import RESULTS, make_rule, provenance, read_call
+from tools.products import products_of, replay
 
 GOALS = {
     "step / bare products": "≤ 1.6",
@@ -114,9 +115,9 @@ class Candidate:
         y = torch.randint(entry.sizes[-1], (entry.batch,), device=device)
         self.step, autograd = (partial(make(entry, device), x, y) for make in (rule_step, autograd_step))
         self.step()  # makes what is made only once
-        products = costs.products_of(self.step)
-        self.bare = costs.replay(products, device)
-        self.work, others = (sum(p.multiplications for p in made) for made in (products, costs.products_of(autograd)))
+        products = products_of(self.step)
+        self.bare = replay(products, device)
+        self.work, others = (sum(p.multiplications for p in made) for made in (products, products_of(autograd)))
         self.autograd = autograd if self.work <= COMPARABLE * others else None
         for call in [self.bare, self.step, self.autograd or self.step] * 10:  # warm caches and allocators
             call()
