@@ -80,12 +80,12 @@ def _problem(mine, given, expected, mutants):
         return f"✗ not yet: yours holds {answer.dtype}; asked is the type of what you were given, {expected.dtype}"
     if _same(answer, expected):
         return None
-    guess = _likely_mistake(answer, expected, given, mutants)
-    likely = f"\n  Likely: {guess}." if guess else ""
+    likely = _likely_mistake(answer, expected, given, mutants)
     if answer.shape != expected.shape:
         return f"✗ not yet: yours has shape {tuple(answer.shape)}, asked is {tuple(expected.shape)}{likely}"
     largest = (answer - expected).abs().max().item()
-    heads = f"\n  yours begins {_head(answer)}\n  true  begins {_head(expected)}"
+    yours, true = (_short(tensor.reshape(-1)[:3].tolist()) for tensor in (answer, expected))
+    heads = f"\n  yours begins {yours}\n  true  begins {true}"
     return f"✗ not yet: yours and true differ by up to {largest:.3g}{heads}{likely}"
 
 
@@ -98,13 +98,9 @@ def _likely_mistake(answer, expected, given, mutants):
     batch = len(next(iter(given.values())))
     for name, undo in MISTAKES:
         if (answer.ndim == 2 or "transpose" not in name) and _same(undo(answer, batch), expected):
-            return name
+            return f"\n  Likely: {name}."
     for name, mutant in mutants.items():
         with suppress(Exception):  # no explanation, but no reason to stop the notebook either
             if _same(mutant(**given), answer):
-                return name
-    return None
-
-
-def _head(tensor):
-    return "[" + ", ".join(f"{v:.4f}" for v in tensor.reshape(-1)[:3].tolist()) + ", …]"
+                return f"\n  Likely: {name}."
+    return ""

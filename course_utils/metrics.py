@@ -28,7 +28,7 @@ def alignment_angle(update, reference):
 
     A zero vector has no direction: the angle is then NaN. Raises ValueError when the shapes differ.
     """
-    shapes, expected = _shapes(update), _shapes(reference)
+    shapes, expected = ([tuple(t.shape) for t in _listed(tensors)] for tensors in (update, reference))
     if shapes != expected:
         raise ValueError(f"update has shapes {shapes} and reference {expected}; they must have the same")
     u, r = (v / v.norm() for v in map(_vector, (update, reference)))
@@ -175,10 +175,6 @@ class _Sums:
 
 def _listed(tensors):
     return [tensors] if isinstance(tensors, torch.Tensor) else list(tensors)
-
-
-def _shapes(tensors):
-    return [tuple(t.shape) for t in _listed(tensors)]
 
 
 def _vector(tensors):

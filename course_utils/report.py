@@ -28,9 +28,8 @@ def environment():
     Every package the course asks for with its version; one that is missing or outside the range says so. Nothing
     is downloaded or imported for it. The home folder reads ~, so that no path names a person.
     """
-    where = Path(__file__).resolve().parent
     lines = {
-        "course": f"{_version(COURSE) or 'not installed'}, in {where}",
+        "course": f"{_version(COURSE) or 'not installed'}, in {Path(__file__).resolve().parent}",
         "python": f"{platform.python_version()}, {sys.executable}",
         "platform": platform.platform(),
         "device": f"{_device()} (set up: {current_device()})",

@@ -126,7 +126,7 @@ def _name_of(rule):
     """Its name where the registry knows it, for a name travels further than a class; else the class."""
     if not isinstance(rule, (str, type)):
         raise ValueError(f'rules holds {rule!r}; give names or classes; arguments as in "NodePerturbation(draws=10)"')
-    return rule.__name__ if isinstance(rule, type) and registry.ALL.get(rule.__name__) is rule else rule
+    return next((name for name, known in registry.ALL.items() if known is rule), rule)
 
 
 def run_all(runs, folder=None, threads=1, progress=True):
