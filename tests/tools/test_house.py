@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "course_utils"
 FILE_LINES, PACKAGE_LINES, CORE_LINES = 250, 2500, 1000
-# What a reader of one training step meets; the words of a refusal (checks) and files on the disk (files) come beside it.
+# What a reader of one training step meets; beside it the words of a refusal and the files on the disk.
 CORE = ["data", "device", "network", "rule", "knobs", "settings", "training", "history"]
 BESIDE = ["checks", "files", "metrics"]
 EXPORTED = {"rules", "studies"}  # by machine, from the lessons
