@@ -11,7 +11,8 @@ class Settling:
 
     Lists by layer, (batch, units) each: v, the states, and h = f(v), from the input to the last hidden layer, where
     v[0] = h[0] = x; e, the errors, one more for the output, where e[0] is None. output: the prediction of y. first: that of
-    v[1], constant while x and W_1 stand still. offsets: b_l, and the network's activity noise. loss: net.loss at the start.
+    v[1], constant while x and W_1 stand still. back: the weights that errors come down through. offsets: what is added to
+    each layer's product, b_l and this step's activity noise, if there is any. loss: net.loss at the start.
     """
 
     e: list
