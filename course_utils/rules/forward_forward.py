@@ -39,6 +39,7 @@ class LabelledPasses:
     """What Forward-Forward's network does with an image and a label: activities, goodness, a readout's scores.
 
     The label takes the place of the first pixels, one for each class. `look_at` gives what all labels of an image share.
+    Network and knobs are those of the rule that inherits this; polarity: 1, or −1 where quiet is good.
     """
 
     net: Any
