@@ -13,8 +13,8 @@ class TwoStreams:
     """A batch between its two streams: the states v, from the image v[0] to the label v[L], (batch, units) each.
 
     Lists by layer: h, what the streams read of v; up and down, what they predict of v; e = v − up and g = v − down.
-    free: for each layer False (clamped), True, or a tensor of v's shape, 1 where the state may move. up: what is
-    predicted from below, where that is known already.
+    free: for each layer False (clamped), True, or a tensor of v's shape, 1 where the state may move. up, as an argument:
+    what is predicted from below, where that is known already. square: what of (6) stays the same in all sweeps.
     """
 
     e: list
@@ -122,7 +122,7 @@ def clamp(net, y):
 
 
 def fill_in(rule, x, known):
-    """The image with what the generative stream expects of a digit that may be any in place of unknown pixels."""
+    """The image; in place of unknown pixels, what the generative stream expects of a digit that may be any."""
     if not isinstance(known, torch.Tensor) or known.dtype != torch.bool or known.shape not in (x.shape, x.shape[1:]):
         raise ValueError(
             f"known must be a bool tensor, one for each pixel, of shape {tuple(x.shape)} or {tuple(x.shape[1:])}"
