@@ -8,10 +8,9 @@ class Knob:
 
         feedback_scale = Knob(0.05, at_least(0), slider=(5e-4, 5.0, "log"), live=True)
 
-    default: its value if nothing is said. allowed: (words, test), as `at_least`, `above`, `between`, `whole`, `one_of`
-    make it (the last with its choices, which are an attribute). slider: (low, high, "log" | "linear") for the
-    playground, or None. live: `backward` reads it anew each time, so it may move while training runs. ValueError for
-    what is not allowed.
+    default: its value if nothing is said. allowed: (words, test), as `at_least`, `above`, `between` and `whole` make
+    it, or (words, test, choices) from `one_of`. slider: (low, high, "log" | "linear") for the playground, or None.
+    live: `backward` reads it anew each time, so it may move while training runs. ValueError for what is not allowed.
     """
 
     def __init__(self, default, allowed, slider=None, live=False):
@@ -32,6 +31,8 @@ class Knob:
                 raise ValueError(
                     f"slider is {slider}; write (low, high, 'log' or 'linear'), default {default!r} inside"
                 )
+
+    # Python calls these three: when the class is made, when `rule.decay` is read, when it is set (a descriptor).
 
     def __set_name__(self, owner, name):
         self.name = name

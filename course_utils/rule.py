@@ -53,6 +53,7 @@ class Rule(nn.Module):
         super().__init_subclass__(**keywords)
         if not all(isinstance(knob, Knob) for knob in cls.__dict__.get("knobs", {}).values()):
             raise ValueError(f"{cls.__name__}.knobs: declare each in the class, as in decay = Knob(0.1, above(0))")
+        # Parents' knobs first; a plain value in a subclass takes the place of a parent's knob, which is then none.
         names = dict.fromkeys(name for base in reversed(cls.__mro__) for name in vars(base))
         cls.knobs = {name: knob for name in names if isinstance(knob := getattr(cls, name, None), Knob)}
         cls.live_knobs = tuple(name for name, knob in cls.knobs.items() if knob.live)
