@@ -18,7 +18,7 @@ def pretrained(
     name, sizes, lr, seed, dataset="mnist", limit=None, test=False, network=None,
     teacher="PredictiveCoding", teacher_lr=None, teacher_epochs=1, epochs=1, scratch=False, **training,
 ):  # fmt: skip
-    """A cell for `cu.sweep(…, function=pretrained)`: `teacher_epochs` by the teacher, then `epochs` by the rule.
+    """A run for `cu.sweep(…, function=pretrained)`: `teacher_epochs` by the teacher, then `epochs` by the rule.
 
     scratch: the control, no teacher, but its passes: the rule alone for so many epochs that the totals are equal.
     The column dataset says which of the two it was; samples, epoch and seconds count both phases.
