@@ -6,12 +6,14 @@ import jupytext
 import pandas as pd
 import pytest
 import scipy.stats
+import yaml
 
 import course_utils as cu
 from course_utils import runs
 
 LESSON = Path(__file__).parent / "lesson.md"
 NETWORK, SOFTMAX = "784-128-128-10", "784-10"
+JUDGED = yaml.safe_load((LESSON.parent / "study.yaml").read_text())["judged"]  # the rules that the verdicts are about
 MEND = "run `make results N=28`, look at the lesson, and commit what it made"
 
 
@@ -45,11 +47,11 @@ def finals(stored, size=NETWORK):
     return last.pivot(index="seed", columns="rule", values="test_accuracy")
 
 
-def test_every_rule_has_its_row_of_five_seeds(stored):
+def test_every_judged_rule_has_its_row_of_five_seeds(stored):
     table = finals(stored)
-    missing = sorted(set(cu.rules.ALL) - set(table.columns))
+    missing = sorted(set(JUDGED) - set(table.columns))
     assert not missing, f"{', '.join(missing)}: no row in the grand comparison; {MEND}"
-    asked = [*cu.rules.ALL, "FrozenHidden(Backprop)"]
+    asked = [*JUDGED, "FrozenHidden(Backprop)"]
     few = [name for name in asked if table[name].count() != 5]
     assert not few, f"{', '.join(few)}: not five seeds; {MEND}"
 
@@ -81,8 +83,8 @@ def test_the_rate_of_each_row_is_the_best_of_its_search_and_not_at_the_edge(stor
             assert set(long.index) == set(last.index[last.index <= last.idxmax()].sort_values()[-3:]), name
 
 
-def test_every_rule_has_backprop_in_its_steps_and_every_depth(stored):
-    for name in cu.rules.ALL:
+def test_every_judged_rule_has_backprop_in_its_steps_and_every_depth(stored):
+    for name in JUDGED:
         assert finals(stored)[f"MatchedSteps({name})"].count() == 2, f"{name}: {MEND}"
         for depth in (1, 2, 4, 8):
             size = "-".join(["784", *["100"] * depth, "10"])
@@ -99,7 +101,7 @@ def test_the_lesson_reads_the_table_as_an_independent_reading_does(stored):
     names = lesson("keep_up =")
     table = finals(stored)
     kept, failed = [], []
-    for name in set(cu.rules.ALL) - {"Backprop"}:
+    for name in set(JUDGED) - {"Backprop"}:
         difference = table[name] - table.Backprop
         title = cu.rules.ALL[name].title
         if difference.std() == 0:
@@ -119,15 +121,15 @@ def test_what_the_prose_takes_for_granted_is_in_the_table(stored):
     floor = pd.concat([table["FrozenHidden(Backprop)"], finals(stored, SOFTMAX).Backprop]).max()
     assert table.Backprop.min() > floor
     matched = table.dropna()  # the seeds that have matched runs
-    weakest = table[list(cu.rules.ALL)].mean().idxmin()
+    weakest = table[JUDGED].mean().idxmin()
     lost = (matched.Backprop - matched[weakest]).mean()
     assert (matched[f"MatchedSteps({weakest})"] - matched[weakest]).mean() > 0.9 * lost > 0
-    behind = [name for name in cu.rules.ALL if (matched.Backprop - matched[name]).mean() > 0.01]
+    behind = [name for name in JUDGED if (matched.Backprop - matched[name]).mean() > 0.01]
     ruined = [name for name in behind if matched[f"MatchedSteps({name})"].mean() < matched[name].mean()]
     assert ruined == ["ErrorSignDFA"]  # it bears steps that ruin backprop; for the others the steps were long enough
     for name in set(behind) - set(ruined):
         assert (matched.Backprop - matched[f"MatchedSteps({name})"]).mean() < 0.005
-    spread = [finals(stored, "-".join(["784", *["100"] * d, "10"]))[list(cu.rules.ALL)].mean().std() for d in (1, 8)]
+    spread = [finals(stored, "-".join(["784", *["100"] * d, "10"]))[JUDGED].mean().std() for d in (1, 8)]
     assert spread[1] > spread[0]
 
 
@@ -140,7 +142,7 @@ def test_every_word_on_every_card_has_a_score():
     assert all(value in (0, 0.5, 1) for words in scores.values() for value in words.values())
     unknown = [
         f"{name}.plausibility[{criterion!r}] is {card.get(criterion)!r}"
-        for name, card in {name: runs.make_rule(name, [7, 5, 3], 0).plausibility for name in cu.rules.ALL}.items()
+        for name, card in {name: runs.make_rule(name, [7, 5, 3], 0).plausibility for name in JUDGED}.items()
         for criterion, words in scores.items()
         if card.get(criterion) not in words
     ]

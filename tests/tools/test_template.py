@@ -50,9 +50,11 @@ def course(tmp_path_factory):
 
 def test_nothing_else_is_edited_and_every_test_it_could_break_is_green(course):
     (course / "selection.py").write_text(SELECTION)
-    tests = ["tests/contract", *(f"tests/tools/test_{name}.py" for name in ("build", "documents", "lessons", "maps"))]
-    words = ["pytest", "-q", "-p", "selection", "-p", "no:cacheprovider", *tests, f"lessons/{NEW}"]
-    assert " passed" in call(course, *words)
+    names = ("build", "documents", "lessons", "maps", "figures", "house", "readme", "cost")
+    tests = ["tests/contract", *(f"tests/tools/test_{name}.py" for name in names)]
+    verdicts = [path.relative_to(course) for path in sorted(course.glob("lessons/*/test_*verdicts.py"))]
+    words = ["pytest", "-p", "selection", "-p", "no:cacheprovider", *tests, *map(str, verdicts), f"lessons/{NEW}"]
+    assert len(verdicts) == 3 and " passed" in call(course, *words)
 
 
 def test_it_is_on_the_maps_and_its_rule_is_exported(course):
