@@ -86,7 +86,11 @@ def server(root, tmp_path_factory):
         yield base
     finally:
         os.killpg(process.pid, signal.SIGTERM)  # its kernels are in its group or end with it
-        process.wait(60)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:  # a kernel that it waits for may be gone already
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(20)
         log.close()
 
 

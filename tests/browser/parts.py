@@ -18,6 +18,17 @@ def steps(code, module=True):
             yield step.argval, step.opname == "STORE_NAME"
 
 
+def completed(source):
+    """The names whose attributes or items the cell sets: `Rule.step = step` completes Rule."""
+    tree = ast.parse(source)
+    targets = [target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets]
+    return {
+        target.value.id
+        for target in targets
+        if isinstance(target, ast.Attribute | ast.Subscript) and isinstance(target.value, ast.Name)
+    }
+
+
 def names(source):
     """The names that a cell expects from the cells before it, and those that it binds."""
     expected, bound = set(), set()
@@ -32,12 +43,15 @@ def names(source):
 def needed(cells):
     """The indices of code cells, given as (source, tags), that the tagged ones need, themselves included."""
     expected, bound = zip(*(names(source) for source, _ in cells), strict=True)
+    more_of = [completed(source) for source, _ in cells]
     taken = {i for i, (_, tags) in enumerate(cells) if TAKEN & set(tags)}
     ahead = list(taken)
     while ahead:
         i = ahead.pop()
-        before = [[j for j in range(i) if name in bound[j]] for name in expected[i]]
-        more = {found[-1] for found in before if found} - taken
+        before = {name: [j for j in range(i) if name in bound[j]] for name in expected[i]}
+        more = {found[-1] for found in before.values() if found}
+        more |= {j for name, found in before.items() if found for j in range(found[-1], i) if name in more_of[j]}
+        more -= taken
         taken |= more
         ahead += more
     return taken

@@ -31,6 +31,11 @@ def test_a_name_that_the_cell_reads_first_needs_one():
     assert chosen("n = 1", "# widget\nprint(n)\nn = 2") == {0, 1}
 
 
+def test_a_cell_that_completes_what_another_has_made_is_needed():
+    assert chosen("class A: pass", "def run(self): pass\nA.run = run", "b = 2", "# widget\nA()") == {0, 1, 3}
+    assert chosen("d = {}", "d[0] = 1", "d = {1: 2}", "# widget\nd") == {2, 3}
+
+
 @pytest.mark.parametrize(
     "text",
     [
