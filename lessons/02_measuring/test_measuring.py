@@ -4,14 +4,9 @@ import math
 
 import pytest
 import torch
-from helpers import AutogradRule, NoisyGradient, SignGradient, batch, grads, small_net
+from helpers import AutogradRule, NoisyGradient, SignGradient, batch, flat, grads, small_net
 
 from course_utils.metrics import alignment_angle, chance_band, gradient_statistics, true_gradient
-
-
-def flat(tensors):
-    return torch.cat([t.flatten() for t in tensors])
-
 
 # ---------------------------------------------------------------- chance
 

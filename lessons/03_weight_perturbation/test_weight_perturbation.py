@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from helpers import ACTIVATIONS, LOSSES, batch, clusters, grads, largest_difference, mutant, small_net
+from helpers import ACTIVATIONS, LOSSES, batch, clusters, flat, grads, largest_difference, mutant, small_net
 
 import course_utils as cu
 from course_utils.metrics import true_gradient
@@ -17,10 +17,6 @@ SIZES = {1: (7, 3), 2: (7, 5, 3), 3: (7, 6, 5, 3)}
 
 
 MUTANTS = {"wrong power of σ": ("/ (2 * std)", "/ (2 * std**2)"), "σ for 2σ": ("/ (2 * std)", "/ std")}
-
-
-def flat(tensors):
-    return torch.cat([t.flatten() for t in tensors])
 
 
 def rules_of(net, **settings):

@@ -4,16 +4,12 @@ import math
 
 import pytest
 import torch
-from helpers import batch, grads, mutant, small_net
+from helpers import batch, flat, grads, mutant, small_net
 
 from course_utils.metrics import true_gradient
 from course_utils.rules import WeightForwardGradient, WeightPerturbation, weight_perturbation
 
 NOISES = ["gaussian", "rademacher"]
-
-
-def flat(tensors):
-    return torch.cat([t.flatten() for t in tensors])
 
 
 def directions(net, draws, noise="gaussian", seed=0):
