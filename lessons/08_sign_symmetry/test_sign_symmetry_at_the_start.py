@@ -4,7 +4,8 @@ import math
 
 import pytest
 import torch
-from helpers import batch, grads, mutant, small_net
+from helpers import batch, grads, small_net
+from helpers.sign_symmetry import wrong
 
 import course_utils as cu
 from course_utils.metrics import cosine
@@ -20,19 +21,6 @@ CLOSED_FORM = {  # cos(W, B) before learning: (init, magnitude) → E|w| E m / �
     ("uniform", "batch_magnitude"): 3 / 4,
 }
 STANDARD_ERROR = 1 / 300  # of a cosine of 300² independent pairs, at most: (1 − ρ²)/√n
-SIGNED = "torch.copysign(m, torch.where(threshold < self.flipped, -w, w))"
-WRONG = {  # what is wrong: (in the rule's source, instead of it)
-    "no sign": ("-w, w", "w.abs(), w.abs()"),
-    "weights": (SIGNED, "w.clone()"),
-    "sign of the error": ("-w, w", "w, -w"),
-    "signed magnitudes": (SIGNED, "torch.randn(w.shape, generator=generator, dtype=w.dtype) * m.mean() * w.sign()"),
-    "half flips": ("threshold < self.flipped", "threshold < self.flipped / 2"),
-    "scale": ("torch.copysign(m,", "torch.copysign(1.5 * m,"),
-}
-
-
-def wrong(name):
-    return mutant(SignSymmetry, *WRONG[name])
 
 
 def cosine_at_the_start(rule_class, init, magnitude, flipped=0.0, width=300):

@@ -2,34 +2,17 @@
 
 import pytest
 import torch
-from helpers import ACTIVATIONS, LOSSES, batch, clusters, grads, largest_difference, mutant, small_net
+from helpers import ACTIVATIONS, LOSSES, batch, clusters, grads, largest_difference, small_net
+from helpers.hidden_angle import hidden_angle
+from helpers.kolen_pollack import gaps, wrong
 
 import course_utils as cu
-from course_utils.metrics import alignment_angle, cosine, true_gradient
+from course_utils.metrics import cosine, true_gradient
 from course_utils.rules import FeedbackAlignment, KolenPollack
 
 EXACT = 1e-12
 # Square hidden layers, so that a transposed matrix still fits; the rest of the sizes are odd and different.
 SIZES = {1: (7, 3), 2: (7, 5, 3), 3: (7, 5, 5, 3), 4: (7, 6, 6, 5, 3)}
-LEARNS = "self.add_grad(self.feedback_weights[l], gradient)"
-BACK, FADES = "delta @ self.feedback_weights[l]", "1 - self.decay"
-SQUARE = "self.feedback_weights[l].shape[0] == self.feedback_weights[l].shape[1]"
-WRONG = {  # what is wrong: (in the rule's source, instead of it)
-    "minus": (LEARNS, LEARNS.replace("gradient", "-gradient")),
-    "half the rate": (LEARNS, LEARNS.replace("gradient", "gradient / 2")),
-    "other batch": (LEARNS, LEARNS.replace("gradient", "gradient.roll(1, dims=1)")),
-    "fixed feedback": (LEARNS, "pass"),
-    "unequal decay": (FADES, "1 - self.decay / (1 + (w is self.feedback_weights[l]))"),
-    "decay times lr": (FADES, "1 - self.decay * optimizer.param_groups[0]['lr']"),
-    "transposed": (BACK, f"delta @ (self.feedback_weights[l].T if {SQUARE} else self.feedback_weights[l])"),
-    "sign": (BACK, "-" + BACK),
-    "no derivative": (" * self.net.derivative(h[l])", ""),
-    "sum": (" / len(x)", ""),
-}
-
-
-def wrong(name):
-    return mutant(KolenPollack, *WRONG[name])
 
 
 def distance_to_backprop(
@@ -88,10 +71,6 @@ def test_feedback_gets_the_gradient_of_its_weights_bit_for_bit_and_accumulates_a
     again = grads(KolenPollack(small_net()).double(), x, 2 - y)
     total = [p.grad for p in net.parameters()]
     assert largest_difference(total, [a + b for a, b in zip(once, again, strict=True)]) < EXACT
-
-
-def gaps(rule):
-    return [(rule.net.weights[l] - rule.feedback_weights[l]).detach().clone() for l in range(1, rule.net.depth)]
 
 
 @pytest.mark.parametrize("decay", [0.01, 0.04])
@@ -156,14 +135,7 @@ def test_feedback_is_trained_independent_of_the_weights_and_as_large():
 
 
 def test_hidden_angle_falls_below_that_of_feedback_alignment():
-    data = cu.load_dataset("digits")
-    x, y = data.x_train[:256], data.y_train[:256]
-
-    def angle(rule):
-        cu.train(rule, data, epochs=8, lr=0.1, batch_size=32, progress=False)
-        return alignment_angle(grads(rule, x, y)[0], true_gradient(rule.net, x, y)[0])
-
     for seed in range(3):
         net = {"seed": seed}
-        ours = angle(KolenPollack(cu.MLP([784, 32, 10], **net), seed=seed, decay=0.01))
-        assert ours < 10 and ours < angle(FeedbackAlignment(cu.MLP([784, 32, 10], **net), seed=seed)) - 20
+        ours = hidden_angle(KolenPollack(cu.MLP([784, 32, 10], **net), seed=seed, decay=0.01))
+        assert ours < 10 and ours < hidden_angle(FeedbackAlignment(cu.MLP([784, 32, 10], **net), seed=seed)) - 20
