@@ -5,43 +5,12 @@ from itertools import pairwise
 
 import pytest
 import torch
-from helpers import LOSSES, batch, grads, mutant, small_net
+from helpers import LOSSES, batch, grads, small_net
+from helpers.settling import SIZES, energies, wrong
 
 import course_utils as cu
 from course_utils.metrics import true_gradient
 from course_utils.rules import PredictiveCoding
-from course_utils.rules.predictive_coding import Settling
-
-SIZES = {1: (7, 3), 2: (7, 5, 3), 3: (7, 5, 5, 3), 4: (7, 6, 6, 5, 3), 5: (7, 6, 6, 6, 5, 3)}
-SQUARE = "self.back[l].shape[0] == self.back[l].shape[1]"
-SWEEPS = {  # what is wrong: (in the source of `Settling`, instead of it)
-    "transposed": ("@ self.back[l]", f"@ (self.back[l].T if {SQUARE} else self.back[l])"),
-    "sign": ("value=rate", "value=-rate"),
-    "no derivative": ("self.net.derivative(self.h[l])", "torch.ones_like(pull)"),
-}
-TEACHERS = {  # the same of `PredictiveCoding`
-    "presynaptic without f": ("error.T @ s.h[l]", "error.T @ s.v[l]")
-}
-
-
-def wrong(name):
-    if name in TEACHERS:
-        return mutant(PredictiveCoding, *TEACHERS[name])
-    return type("Wrong", (PredictiveCoding,), {"settling": mutant(Settling, *SWEEPS[name])})
-
-
-def predictions(net, states, x):
-    """μ_1 … μ_L of states v_1 … v_{L−1}, written out once more."""
-    f = {"relu": torch.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid, "linear": lambda v: v}[net.activation_name]
-    below = [x, *map(f, states)]
-    return [h @ w.T + b for h, w, b in zip(below, net.weights, net.biases, strict=True)]
-
-
-def energies(net, states, x, y, c):
-    """The energy of each example, (batch,), straight from its definition."""
-    *hidden, output = predictions(net, states, x)
-    errors = [0.5 * (v - mu).pow(2).sum(1) for v, mu in zip(states, hidden, strict=True)]
-    return sum(errors, c * net.loss(output, y, reduction="none"))
 
 
 def equilibrium_error(c, rule_class=PredictiveCoding):
