@@ -5,13 +5,14 @@ import math
 import pytest
 import torch
 from helpers import batch, largest_difference, mutant, small_net
+from helpers.kolen_pollack import gaps
+from helpers.settling_while_learning import SIZES
 
 import course_utils as cu
 from course_utils.metrics import alignment_angle
 from course_utils.rules import IncrementalPredictiveCoding, LearnedFeedbackPC
 
 EXACT = 1e-12
-SIZES = {2: (7, 5, 3), 3: (7, 5, 5, 3), 4: (7, 6, 6, 5, 3)}
 LEARNS = "self.feedback_weights[l].grad = self.net.weights[l].grad"
 MADE = "FeedbackWeights([None, *map(nn.Parameter, net.random_feedback(seed)[1:])])"
 WRONG = {  # what is wrong: (in the rule's source, instead of it)
@@ -24,10 +25,6 @@ WRONG = {  # what is wrong: (in the rule's source, instead of it)
 
 def wrong(name):
     return mutant(LearnedFeedbackPC, *WRONG[name])
-
-
-def gaps(rule):
-    return [(rule.net.weights[l] - rule.feedback_weights[l]).detach().clone() for l in range(1, rule.net.depth)]
 
 
 OPTIMIZERS = {

@@ -4,24 +4,13 @@ import math
 
 import pytest
 import torch
-from helpers import ACTIVATIONS, LOSSES, batch, grads, largest_difference, mutant, small_net
+from helpers import ACTIVATIONS, LOSSES, batch, grads, largest_difference, small_net
+from helpers.settling_while_learning import PRECISION, SIZES, wrong
 
 from course_utils.metrics import true_gradient
 from course_utils.rules import IncrementalPredictiveCoding, PredictiveCoding
 
 EXACT = 1e-12
-SIZES = {2: (7, 5, 3), 3: (7, 5, 5, 3), 4: (7, 6, 6, 5, 3)}
-PRECISION = [1.7, 0.6, 2.3]  # for SIZES[4]
-TEACH = "self.teach(s, l)"
-WRONG = {  # what is wrong: (in the rule's source, instead of it)
-    "sum": (TEACH, TEACH + "; self.net.weights[l].grad *= len(s.y)"),
-    "averaged twice": (TEACH, TEACH + "; self.net.weights[l].grad /= len(s.y)"),
-    "sign": (TEACH, TEACH + "; self.net.weights[l].grad *= -1"),
-}
-
-
-def wrong(name):
-    return mutant(IncrementalPredictiveCoding, *WRONG[name])
 
 
 @pytest.mark.parametrize("loss", LOSSES)
