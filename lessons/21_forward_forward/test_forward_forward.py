@@ -3,7 +3,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import ACTIVATIONS, LOSSES, batch, clusters, grads, largest_difference, mutant, small_net
+from helpers import ACTIVATIONS, LOSSES, batch, clusters, grads, largest_difference, mutant
+from helpers.labelled_passes import SETTINGS, SIZES, make, unit, written
 
 import course_utils as cu
 from course_utils.network import ACTIVATIONS as FUNCTIONS
@@ -11,14 +12,6 @@ from course_utils.rules import ForwardForward, forward_forward
 from course_utils.rules.forward_forward import LabelledPasses, normalised
 
 EXACT = 1e-12
-SIZES = {1: (7, 3), 2: (7, 5, 3), 3: (7, 6, 5, 3), 4: (7, 6, 6, 5, 3)}
-SETTINGS = {
-    "plain": {},
-    "collaboration": {"layer_collaboration": True},
-    "silent": {"polarity": -1},
-    "both": {"layer_collaboration": True, "polarity": -1, "negatives": "hard"},
-    "threshold": {"threshold": 0.3, "label_scale": 2.5},
-}
 PASSES = {  # mutants of the passes and of the rule: {name: (in the source, instead of it)}
     "unit length": ("normalised(", "unit_length("),
     "no normalisation": ("normalised(", "("),
@@ -50,23 +43,6 @@ def fixed_labels(monkeypatch):
         return true.roll(1, dims=1)
 
     monkeypatch.setattr(forward_forward, "wrong_labels", next_class)
-
-
-def make(rule_class=ForwardForward, depth=3, activation="tanh", loss="cross_entropy", **settings):
-    net = small_net(SIZES[depth], activation, loss)
-    return rule_class(net, seed=1, **{"threshold": 0.5, "label_scale": 1.5, **settings})
-
-
-def written(rule, x, label):
-    """The whole input, image and label in one: no hoist."""
-    image = x.clone()
-    image[:, : label.shape[1]] = 0
-    image = image / image.square().mean(1, keepdim=True).sqrt()
-    return torch.cat([rule.label_scale * label, image[:, label.shape[1] :]], 1)
-
-
-def unit(h):
-    return h / h.norm(dim=1, keepdim=True)
 
 
 def local_gradients(rule, x, y):

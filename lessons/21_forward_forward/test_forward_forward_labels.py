@@ -4,36 +4,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers import batch, clusters, grads, largest_difference, small_net
+from helpers.labelled_passes import SETTINGS, make, unit, written
 
 import course_utils as cu
 from course_utils.rules import ForwardForward, forward_forward
 from course_utils.rules.forward_forward import normalised, wrong_labels
 
 EXACT = 1e-12
-SIZES = {1: (7, 3), 2: (7, 5, 3), 3: (7, 6, 5, 3), 4: (7, 6, 6, 5, 3)}
-OPTIONS = {
-    "plain": {},
-    "collaboration": {"layer_collaboration": True},
-    "silent": {"polarity": -1},
-    "both": {"layer_collaboration": True, "polarity": -1, "negatives": "hard"},
-    "threshold": {"threshold": 0.3, "label_scale": 2.5},
-}
-
-
-def make(rule_class=ForwardForward, depth=3, **knobs):
-    return rule_class(small_net(SIZES[depth]), seed=1, **{"threshold": 0.5, "label_scale": 1.5, **knobs})
-
-
-def written(rule, x, label):
-    """The whole input, image and label in one: no hoist."""
-    image = x.clone()
-    image[:, : label.shape[1]] = 0
-    image = image / image.square().mean(1, keepdim=True).sqrt()
-    return torch.cat([rule.label_scale * label, image[:, label.shape[1] :]], 1)
-
-
-def unit(h):
-    return h / h.norm(dim=1, keepdim=True)
 
 
 def test_wrong_labels_are_never_right_and_come_as_often_as_they_are_believed():
@@ -104,10 +81,10 @@ def test_without_a_hidden_layer_the_readout_is_all():
     assert torch.equal(rule.predict(x), rule.predict(x, by="readout"))
 
 
-@pytest.mark.parametrize("options", OPTIONS)
-def test_it_learns(options):
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_it_learns(settings):
     data = clusters()
-    rule = ForwardForward(cu.MLP([12, 30, 30, 4]), **OPTIONS[options])
+    rule = ForwardForward(cu.MLP([12, 30, 30, 4]), **SETTINGS[settings])
     untrained = cu.evaluate(rule, data.x_test, data.y_test)
     history = cu.train(rule, data, epochs=20, lr=0.01, optimizer="adam", batch_size=20, progress=False)
     assert cu.evaluate(rule, data.x_test, data.y_test) > max(0.9, untrained + 0.2)
