@@ -6,6 +6,7 @@ import pytest
 import torch
 import yaml
 from helpers import batch, clusters, grads, largest_difference, mutant, small_net, snapshot
+from helpers.hybrids import same, trained
 
 import course_utils as cu
 from course_utils.controls import FrozenHidden
@@ -26,17 +27,6 @@ from course_utils.runs import make_rule
 
 EXACT = 1e-12
 PARTS = [name for name, rule_class in cu.rules.ALL.items() if can_be_a_part(rule_class)]
-
-
-def trained(rule, steps=15, lr=0.02):
-    optimizer = torch.optim.SGD(rule.parameters(), lr=lr, momentum=0.9)
-    for t in range(steps):
-        rule.step(*batch(rule.net, n=9, seed=t), optimizer)
-    return [p.detach().clone() for p in rule.net.parameters()]
-
-
-def same(ours, theirs):
-    return all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
 # ------------------------------------------------------------------ parts

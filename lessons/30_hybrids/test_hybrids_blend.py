@@ -4,7 +4,8 @@ import math
 
 import pytest
 import torch
-from helpers import batch, grads, largest_difference, mutant, small_net
+from helpers import batch, flat, grads, largest_difference, mutant, small_net
+from helpers.hybrids import draws_of, same, trained
 
 import course_utils as cu
 from course_utils.metrics import true_gradient
@@ -16,26 +17,6 @@ UNWEIGHTED = mutant(Blend, "share * g", "0.5 * g")
 TURNED_ROUND = mutant(Blend, "(1 - self.blend, self.blend)", "(self.blend, 1 - self.blend)")
 SAME_DRAWS = mutant(Parts, "part.generator = self.generator", "part.generator = torch.Generator().manual_seed(5)")
 ONE_NOISE = type("OneNoise", (SAME_DRAWS, Blend), {})
-
-
-def flat(tensors):
-    return torch.cat([t.flatten() for t in tensors])
-
-
-def trained(rule, steps=15, lr=0.02):
-    optimizer = torch.optim.SGD(rule.parameters(), lr=lr, momentum=0.9)
-    for t in range(steps):
-        rule.step(*batch(rule.net, n=9, seed=t), optimizer)
-    return [p.detach().clone() for p in rule.net.parameters()]
-
-
-def same(ours, theirs):
-    return all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
-
-
-def draws_of(rule, x, y, n):
-    """(n, d) estimates at one batch."""
-    return torch.stack([flat(grads(rule, x, y)) for _ in range(n)])
 
 
 @pytest.mark.parametrize("first", ["WeightPerturbation", "NodePerturbation", "PredictiveCoding"])

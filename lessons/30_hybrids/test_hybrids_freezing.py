@@ -4,7 +4,8 @@ import math
 
 import pytest
 import torch
-from helpers import batch, grads, mutant, small_net
+from helpers import batch, flat, grads, mutant, small_net
+from helpers.hybrids import draws_of, same, trained
 
 from course_utils.metrics import gradient_statistics, true_gradient
 from course_utils.rules import RandomFreezing
@@ -13,26 +14,6 @@ KEEPS_THE_FROZEN = mutant(RandomFreezing, ">= self.frozen", "< self.frozen")
 AMPLIFIED = mutant(RandomFreezing, ">= self.frozen)", ">= self.frozen) / (1 - self.frozen)")
 DRAWN = "torch.rand(p.shape, generator=self.generator, dtype=p.dtype, device=p.device)"
 WHOLE_ROWS = mutant(RandomFreezing, DRAWN, DRAWN.replace("p.shape", "p[..., :1].shape") + ".expand(p.shape)")
-
-
-def flat(tensors):
-    return torch.cat([t.flatten() for t in tensors])
-
-
-def trained(rule, steps=15, lr=0.02):
-    optimizer = torch.optim.SGD(rule.parameters(), lr=lr, momentum=0.9)
-    for t in range(steps):
-        rule.step(*batch(rule.net, n=9, seed=t), optimizer)
-    return [p.detach().clone() for p in rule.net.parameters()]
-
-
-def same(ours, theirs):
-    return all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
-
-
-def draws_of(rule, x, y, n):
-    """(n, d) estimates at one batch."""
-    return torch.stack([flat(grads(rule, x, y)) for _ in range(n)])
 
 
 def off_the_freezing(rule_class, frozen=0.3, draws=1200):

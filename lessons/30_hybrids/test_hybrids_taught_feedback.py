@@ -4,7 +4,8 @@ import math
 
 import pytest
 import torch
-from helpers import batch, grads, largest_difference, mutant, small_net, snapshot
+from helpers import batch, flat, grads, largest_difference, mutant, small_net, snapshot
+from helpers.hybrids import same
 
 from course_utils.metrics import alignment_angle, true_gradient
 from course_utils.rules import FeedbackAlignment, PerturbationTaughtFeedback
@@ -15,14 +16,6 @@ MUTANTS = {  # {name: (in the source, instead of it)}
     "one slope for the batch": ("(up - down) / (2 * std)", "((up - down) / (2 * std)).mean().expand(len(x))"),
     "backwards": ("b.sub_(", "b.add_("),
 }
-
-
-def flat(tensors):
-    return torch.cat([t.flatten() for t in tensors])
-
-
-def same(ours, theirs):
-    return all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
 def lessons_of(rule_class, activation="tanh", draws=1000):
