@@ -227,3 +227,21 @@ def test_statistics_work_for_every_rule():
         rule: Rule = rule_class(net)
         frame = gradient_statistics(rule, *batch(net), draws=20)
         assert list(frame.columns) == ["layer", *(c for s in STATISTICS for c in (s, f"{s}_se")), "bias_reads"]
+
+
+def test_the_error_of_a_mean_over_draws_is_that_of_its_ten_blocks():
+    """For what is a plain mean, leaving out a block at a time gives the standard error of the block means, exactly."""
+    net = small_net()
+    x, y = batch(net)
+    g, told = torch.cat([t.flatten() for t in true_gradient(net, x, y)]), []
+
+    class Told(NoisyGradient):
+        def backward(self, x, y):
+            loss = super().backward(x, y)
+            told.append((torch.cat([p.grad.flatten() for p in self.net.parameters()]) @ g / (g @ g)).item())
+            return loss
+
+    row = gradient_statistics(Told(net), x, y, draws=40).iloc[-1]
+    blocks = torch.tensor(told, dtype=torch.float64).view(4, 10).mean(0)
+    assert row.projection == pytest.approx(sum(told) / 40, rel=1e-12)
+    assert row.projection_se == pytest.approx((blocks.std() / 10**0.5).item(), rel=1e-9)
