@@ -18,7 +18,7 @@ NOTEBOOKS = {path.stem: path.read_text() for path in PATHS}
 assert NOTEBOOKS, f"no lesson is called {NUMBERS}"
 # Run from top to bottom: the first lesson, one with a playground, one with pictures under a slider (which need nearly
 # all of it anyhow); all, where pictures of whole pages are asked for.
-WHOLE = [name for name in NOTEBOOKS if name.startswith(("00", "06", "29")) or os.environ.get("PAGES")]
+WHOLE = [name for name in NOTEBOOKS if name.startswith(("00", "21", "29")) or os.environ.get("PAGES")]
 # The longest first, so that all workers end together.
 LESSONS = [*reversed(WHOLE), *(name for name in NOTEBOOKS if name not in WHOLE)]
 
