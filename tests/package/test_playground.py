@@ -1,22 +1,10 @@
 """The playground without a browser: sliders, buttons, the recorded code, refusals."""
 
 import pytest
-import torch
-from helpers.small_playground import PNG, Knobby, Live, assert_repeated, make_data
+from helpers.small_playground import PNG, Knobby, Live, assert_repeated
 
 import course_utils as cu
 from course_utils.playground import Playground
-
-
-@pytest.fixture
-def data():
-    torch.set_num_threads(1)
-    return make_data()
-
-
-@pytest.fixture
-def lab(data):
-    return cu.playground(Knobby, data=data, sizes=[20, 16, 4])
 
 
 def ends(slider):

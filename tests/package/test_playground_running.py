@@ -4,21 +4,9 @@ import asyncio
 import time
 
 import pytest
-import torch
-from helpers.small_playground import PNG, Knobby, assert_repeated, make_data
+from helpers.small_playground import PNG, Knobby, assert_repeated
 
 import course_utils as cu
-
-
-@pytest.fixture
-def data():
-    torch.set_num_threads(1)
-    return make_data()
-
-
-@pytest.fixture
-def lab(data):
-    return cu.playground(Knobby, data=data, sizes=[20, 16, 4])
 
 
 class Broken(cu.rules.Backprop):
