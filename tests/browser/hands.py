@@ -61,12 +61,17 @@ def move(page, handle, key):
         wait_until(lambda: value(handle) != before, key)
 
 
+def slow_down(page, lab):
+    """As many hidden units as there may be: slow steps, so that a run does not end before it is stopped."""
+    if lab.locator(".cu-hidden-units .noUi-handle").count():
+        move(page, lab.locator(".cu-hidden-units .noUi-handle"), "End")
+
+
 def play(page, lab, name):
     """Train, turn what acts at once while it trains, stop, ask for the code."""
     picture = lab.locator("img.cu-figure")
     shoot(page, f"{name}-before")
-    if lab.locator(".cu-hidden-units .noUi-handle").count():  # slow steps, so that there is time for all that follows
-        move(page, lab.locator(".cu-hidden-units .noUi-handle"), "End")
+    slow_down(page, lab)
     before = picture.get_attribute("src")
     press(lab, "Train")
     first = wait_until(lambda: picture.get_attribute("src") != before, "a first picture")

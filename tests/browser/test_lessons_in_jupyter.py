@@ -6,7 +6,7 @@ nbval runs every cell of every lesson; here is looked at what only a page shows.
 import os
 
 import pytest
-from browser.hands import STOP_LIMIT, play, press, samples, status, to_the_ends, wait_until, work_the_rest
+from browser.hands import STOP_LIMIT, play, press, samples, slow_down, status, to_the_ends, wait_until, work_the_rest
 from browser.pages import ERRORS, ROOT, look_over, open_and_run
 from browser.parts import widgets_only
 
@@ -48,6 +48,7 @@ def test_notebook_7(page, server, root, name):
     look_over(page, f"{name}-notebook-7")
     lab = page.locator(".cu-playground").first
     lab.scroll_into_view_if_needed()
+    slow_down(page, lab)
     press(lab, "Train")
     wait_until(lambda: samples(lab) > 0, "samples grow")
     press(lab, "Stop")
