@@ -16,7 +16,7 @@ NOTEBOOKS    = $(if $(N),$(N:%=notebooks/%_*.ipynb),notebooks/*.ipynb)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help .venv data lab test check lint types spelling build-check units notebooks-test browser \
+.PHONY: help .venv data lab test beside check lint types spelling build-check units notebooks-test browser \
         build lesson results figures bench cost lock clean
 
 # An environment made in another folder (the clone was moved), or whose Python has gone, counts as missing.
@@ -38,8 +38,15 @@ lab: data        ## open JupyterLab at the first lesson
 	 root=; if [ "$$(id -u)" = 0 ]; then root=--allow-root; fi; \
 	 exec $(PY) -m jupyter lab $$root --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url="/lab/tree/$$1" $(LAB_ARGS)
 
-test: lint types spelling build-check data units notebooks-test browser  ## everything a reviewer needs
+# A page waits more than it works, so the browser's part runs beside the rest, which takes what it leaves (nice) of the
+# cores: a page has to answer at once, a lesson under nbval has time. What the browser's part says is shown at the end.
+test: lint types spelling build-check data beside  ## everything a reviewer needs
 	@echo "[test] all passed"
+
+beside: $(STAMP)  ## part of test: browser beside units and notebooks-test
+	@trap 'kill 0' INT TERM; log=$$(mktemp); $(MAKE) --no-print-directory browser >"$$log" 2>&1 & pages=$$!; \
+	 nice $(MAKE) --no-print-directory units notebooks-test; rest=$$?; \
+	 wait $$pages; pages=$$?; cat "$$log"; rm "$$log"; exit $$((rest + pages))
 
 check: lint types spelling build-check data units  ## before a commit: test without browser; of the lessons, those changed since main
 	@changed=$$($(PY) -m tools.changed) && echo "[check] lessons changed since main: $${changed:-none}" && \
@@ -72,10 +79,9 @@ notebooks-test: $(STAMP)  ## part of test: nbval runs every lesson from top to b
 	@CI=true OMP_NUM_THREADS=1 IPYTHONDIR="$(CURDIR)/tests/ipython" $(PY) -m pytest $(NOTEBOOKS) \
 	  --nbval-lax --nbval-current-env --nbval-cell-timeout 180 --durations=5 $(TWO_AT_ONCE)
 
-# Three at once: a page waits as much as it works.
 browser: $(STAMP)  ## part of test: every lesson's widgets in headless Chromium (one: N=06; PAGES=1 keeps pictures of whole pages)
 	@echo "[browser] lessons in JupyterLab and Notebook 7, in headless Chromium"
-	@OMP_NUM_THREADS=1 N="$(N)" PAGES="$(PAGES)" $(PY) -m pytest tests/browser -m browser -rs --durations=5 -n 3 --maxschedchunk=1
+	@OMP_NUM_THREADS=1 N="$(N)" PAGES="$(PAGES)" $(PY) -m pytest tests/browser -m browser -rs --durations=5 -n 2 --maxschedchunk=1
 
 build: $(STAMP)  ## lessons/ to notebooks/, exported code and maps
 	@echo "[build] notebooks and exported code from lessons"

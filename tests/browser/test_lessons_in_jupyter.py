@@ -16,9 +16,9 @@ NUMBERS = tuple(os.environ.get("N", "").split()) or ""
 PATHS = [path for path in sorted((ROOT / "notebooks").glob("*.ipynb")) if path.stem.startswith(NUMBERS)]
 NOTEBOOKS = {path.stem: path.read_text() for path in PATHS}
 assert NOTEBOOKS, f"no lesson is called {NUMBERS}"
-# Run from top to bottom: the first lesson, one with a playground, one with pictures under a slider (which need nearly
-# all of it anyhow); all, where pictures of whole pages are asked for.
-WHOLE = [name for name in NOTEBOOKS if name.startswith(("00", "21", "29")) or os.environ.get("PAGES")]
+# Run from top to bottom: the first lesson, one of a rule, one with pictures under a slider, of which the widgets need
+# the trained networks anyhow; all, where pictures of whole pages are asked for.
+WHOLE = [name for name in NOTEBOOKS if name.startswith(("00", "17", "29")) or os.environ.get("PAGES")]
 # The longest first, so that all workers end together.
 LESSONS = [*reversed(WHOLE), *(name for name in NOTEBOOKS if name not in WHOLE)]
 

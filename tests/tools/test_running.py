@@ -61,10 +61,19 @@ def test_every_target_but_files_is_phony():
     assert sorted(phony.replace("\\", "").split()) == sorted(TARGETS)
 
 
-@pytest.mark.parametrize("target", PARTS)
+@pytest.mark.parametrize("target", [*PARTS, "browser"])
 def test_the_whole_test_holds_every_part(target):
-    (parts,) = re.findall(r"^test: (.*?) +##", MAKEFILE, re.M)
-    assert target in parts.split() and "browser" in parts.split()
+    assert f'echo "[{target}] ' in recipe("test")
+
+
+@pytest.mark.parametrize("fails", ["browser", "units", "notebooks-test", "none"])
+def test_two_parts_beside_each_other_fail_when_one_of_them_does(tmp_path, fails):
+    (beside,) = re.findall(r"^(beside:.*\n(?:\t.*\n)+)", MAKEFILE, re.M)
+    parts = "".join(f"{name}: ; @echo [{name}]; test {name} != {fails}\n" for name in ("browser", *PARTS[-2:]))
+    (tmp_path / "Makefile").write_text(f"STAMP :=\n{beside}{parts}")
+    run = subprocess.run(["make", "beside"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (run.returncode == 0) == (fails == "none"), run.stderr
+    assert "[browser]" in run.stdout and "[units]" in run.stdout
 
 
 @pytest.mark.parametrize("name", re.findall(r"\$\(PY\) -m (tools\.\w+)", MAKEFILE))
@@ -77,7 +86,7 @@ def test_one_lesson_can_be_named(target):
     assert "06" in recipe(target)
 
 
-@pytest.mark.parametrize(("target", "files"), [("units", 2), ("notebooks-test", 2), ("browser", 3)])
+@pytest.mark.parametrize(("target", "files"), [("units", 2), ("notebooks-test", 2), ("browser", 2)])
 def test_tests_run_one_thread_each_some_at_once(target, files):
     assert "OMP_NUM_THREADS=1" in recipe(target) and f"-n {files} " in recipe(target)
 
