@@ -20,34 +20,5 @@ from course_utils.report import environment
 from course_utils.controls import FrozenHidden
 from course_utils.rule import Knob, Rule
 from course_utils.settings import Schedule
-from course_utils.stored import accuracy_table, final_accuracy, train_stored
-from course_utils.sweeps import stored_rates, stored_results, sweep
+from course_utils.sweeps import accuracy_table, final_accuracy, stored_rates, stored_results, sweep, train_stored
 from course_utils.training import evaluate, train
-
-__all__ = [
-    "MLP",
-    "FrozenHidden",
-    "History",
-    "Knob",
-    "Rule",
-    "Schedule",
-    "accuracy_table",
-    "check",
-    "check_update",
-    "costs",
-    "environment",
-    "evaluate",
-    "final_accuracy",
-    "load_dataset",
-    "metrics",
-    "playground",
-    "plots",
-    "rules",
-    "setup",
-    "stored_rates",
-    "stored_results",
-    "sweep",
-    "train",
-    "train_stored",
-    "under_slider",
-]
