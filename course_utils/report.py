@@ -60,10 +60,8 @@ def _judged(name, wanted):
 
 
 def _version(name):
-    if name == "torch":
-        return torch.__version__  # with its +cpu or +cu…
     try:
-        return importlib.metadata.version(name)
+        return torch.__version__ if name == "torch" else importlib.metadata.version(name)  # torch's: +cpu or +cu…
     except importlib.metadata.PackageNotFoundError:
         return None
 
@@ -87,10 +85,9 @@ def _mnist():
     for folder in folders:
         if all((folder / file).is_file() for file in files.FILES):
             return f"in {folder}"
-    looked = f"not in {' or '.join(map(str, folders))}"
-    if "mnist" in files.failed:
-        return f"{looked}; download failed ({files.failed['mnist']}): DIGITS STAND IN"
-    return f"{looked}; the first load will download it"
+    error = files.failed.get("mnist")
+    then = f"download failed ({error}): DIGITS STAND IN" if error else "the first load will download it"
+    return f"not in {' or '.join(map(str, folders))}; {then}"
 
 
 def _widgets():
