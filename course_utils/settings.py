@@ -49,8 +49,6 @@ class Schedule:
     def __eq__(self, other):
         return repr(self) == repr(other)
 
-    __hash__ = None  # type: ignore[assignment]  # it changes
-
 
 ALLOWED = {
     "epochs": above(0),
