@@ -62,8 +62,7 @@ def one_run(name, sizes, lr, seed, dataset="mnist", limit=None, test=False, netw
 def run_rule(rule, name, data, lr, seed, test=False, network=None, **training):
     """As `one_run`, for a rule and data that are made already; name: a string or class, for the column `rule`."""
     history = train(rule, data, lr=lr, seed=seed, progress=False, **training)
-    frame = history.frame[["epoch", "samples", "seconds", "val_accuracy"]].copy()
-    frame["test_accuracy"] = float("nan")
+    frame = history.frame.assign(test_accuracy=float("nan"))
     if test:
         frame.loc[frame.index[-1], "test_accuracy"] = evaluate(rule, data.x_test, data.y_test)
     facts = {
