@@ -13,42 +13,12 @@ from course_utils.data import load_dataset
 from course_utils.device import setup
 from course_utils.exercises import check, check_update
 from course_utils.history import History
-from course_utils.knobs import Knob
 from course_utils.network import MLP
 from course_utils.playground import Playground as playground  # a lesson calls it like a function
 from course_utils.playground import under_slider
 from course_utils.report import environment
 from course_utils.controls import FrozenHidden
-from course_utils.rule import Rule
+from course_utils.rule import Knob, Rule
 from course_utils.settings import Schedule
-from course_utils.stored import accuracy_table, final_accuracy, train_stored
-from course_utils.sweeps import stored_rates, stored_results, sweep
+from course_utils.sweeps import accuracy_table, final_accuracy, stored_rates, stored_results, sweep, train_stored
 from course_utils.training import evaluate, train
-
-__all__ = [
-    "MLP",
-    "FrozenHidden",
-    "History",
-    "Knob",
-    "Rule",
-    "Schedule",
-    "accuracy_table",
-    "check",
-    "check_update",
-    "costs",
-    "environment",
-    "evaluate",
-    "final_accuracy",
-    "load_dataset",
-    "metrics",
-    "playground",
-    "plots",
-    "rules",
-    "setup",
-    "stored_rates",
-    "stored_results",
-    "sweep",
-    "train",
-    "train_stored",
-    "under_slider",
-]

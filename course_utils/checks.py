@@ -19,24 +19,62 @@ def is_number(value):
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def is_whole(value):
-    return isinstance(value, Integral) and not isinstance(value, bool)
-
-
 def plain(value):
     """Python's own number for one of NumPy's, so that it can be written down as code."""
     return value.item() if isinstance(value, np.generic) else value
 
 
+# A condition is (what a value must be, in words; its test). Knobs are declared with them, arguments checked.
+
+
+def at_least(low):
+    return f"a number, {low:g} or larger", lambda value: is_number(value) and value >= low
+
+
+def above(low):
+    return f"a number above {low:g}", lambda value: is_number(value) and value > low
+
+
+def between(low, high):
+    return f"a number from {low:g} to {high:g}", lambda value: is_number(value) and low <= value <= high
+
+
+def whole(low, high=math.inf):
+    words = f"a whole number, {low} or larger" if high == math.inf else f"a whole number from {low} to {high}"
+    return words, lambda value: isinstance(value, Integral) and not isinstance(value, bool) and low <= value <= high
+
+
+def one_of(*choices):
+    kinds = [(type(choice), choice) for choice in choices]  # 1 is not True
+    return f"one of: {', '.join(map(repr, choices))}", lambda value: (type(value), value) in kinds, choices
+
+
+def or_none(condition):
+    words, test = condition
+    return f"{words}, or None", lambda value: value is None or test(value)
+
+
+def require(name, value, condition):
+    """The value as Python's own number; ValueError by name when it does not meet the condition."""
+    words, test, *_ = condition
+    value = plain(value)
+    try:
+        good = test(value)
+    except TypeError:  # it cannot even be compared
+        good = False
+    if not good:
+        raise ValueError(f"{name} is {value!r}; it must be {words}")
+    return value
+
+
 def check_seed(seed):
     """Raise ValueError unless seed is an integer, 0 or larger."""
-    if not is_whole(seed) or seed < 0:
-        raise ValueError(f"seed is {seed!r}; it must be an integer, 0 or larger")
+    require("seed", seed, whole(0))
 
 
 def check_sizes(sizes):
-    good = isinstance(sizes, (list, tuple)) and len(sizes) >= 2
-    if not good or not all(is_whole(n) and n > 0 for n in sizes):
+    _, positive = whole(1)
+    if not isinstance(sizes, (list, tuple)) or len(sizes) < 2 or not all(map(positive, sizes)):
         raise ValueError(f"sizes is {sizes!r}; it must list two or more positive whole numbers, as in [784, 256, 10]")
 
 

@@ -1,32 +1,31 @@
 """Rules around rules: the frozen control, and the base of all wrappers."""
 
 import torch
+from torch import nn
 
 from course_utils.rule import Rule
 
 
-class Around(Rule):
+class Around(nn.Module):
     """A rule around another one, which it hands over in all that it does not change: its knobs, state and attributes.
 
     A subclass overrides `step` (and `backward`, where `.grad` itself is to be another). rule: the rule inside.
     """
 
     def __init__(self, rule):
-        super().__init__(rule.net, rule.seed)
-        self.rule, self.generator = rule, rule.generator
-        self.knobs, self.live_knobs = rule.knobs, rule.live_knobs
-        for name in ("title", "look", "lr", "loss_name", "plausibility"):
-            setattr(self, name, getattr(rule, name))
+        super().__init__()
+        self.rule = rule
 
-    def __getattr__(self, name):
+    def __getattr__(self, name):  # called for what the wrapper itself does not have
         try:
             return super().__getattr__(name)  # its own parameters, buffers and modules
         except AttributeError:
             return getattr(super().__getattr__("rule"), name)
 
     def __setattr__(self, name, value):
-        if name in self.__dict__.get("knobs", {}):
-            setattr(self.rule, name, value)
+        inside = self.__dict__.get("_modules", {}).get("rule")
+        if inside is not None and name in inside.knobs:
+            setattr(inside, name, value)
         else:
             super().__setattr__(name, value)
 
@@ -35,15 +34,6 @@ class Around(Rule):
 
     def step(self, x, y, optimizer):
         return self.rule.step(x, y, optimizer)
-
-    def predict(self, x):
-        return self.rule.predict(x)
-
-    def hidden_parameters(self):
-        return self.rule.hidden_parameters()
-
-    def parameter_groups(self, lr):
-        return self.rule.parameter_groups(lr)
 
 
 class FrozenHidden(Around):
@@ -57,7 +47,7 @@ class FrozenHidden(Around):
     def __init__(self, rule):
         super().__init__(rule)
         its_own = {id(p) for p in rule.parameters()} - {id(p) for p in rule.net.parameters()}
-        if its_own and type(rule).hidden_parameters is Rule.hidden_parameters:
+        if its_own and getattr(rule.hidden_parameters, "__func__", None) is Rule.hidden_parameters:
             raise ValueError(f"{rule.title} trains parameters of its own; say in hidden_parameters() which are hidden")
         self.title = f"{rule.title}, hidden layers frozen"
         if hasattr(rule, "perturb_hidden"):

@@ -38,9 +38,8 @@ def of_update(rule, x, y, optimizer=None, repeats=20):
             milliseconds = milliseconds_of(step, repeats, x.device)
     finally:
         optimizer.load_state_dict(state)
-    sizes = {id(t): t.nbytes for t in [*rule.parameters(), *rule.buffers()]}
-    of_net = sum(sizes.get(id(t), 0) for t in [*rule.net.parameters(), *rule.net.buffers()])
-    counts = {"products": sum(products.made), "peak": alive.peak, "kept": sum(sizes.values()) - of_net}
+    of_rule, of_net = (sum(t.nbytes for t in [*part.parameters(), *part.buffers()]) for part in (rule, rule.net))
+    counts = {"products": sum(products.made), "peak": alive.peak, "kept": of_rule - of_net}
     return {"milliseconds": milliseconds, **counts}
 
 

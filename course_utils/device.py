@@ -6,6 +6,8 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+from course_utils.checks import or_none, require, whole
+
 # What is added to a seed for each purpose, so that no two of a run meet the same random numbers. (The order of the
 # images shares the weights' seed: whole numbers without repetition and Gaussian ones have nothing in common.)
 STREAMS = {
@@ -37,10 +39,8 @@ def setup(seed=0, device=None, threads=None):
     choice. ValueError for a device this machine does not have, a negative seed or fewer than one thread.
     """
     global _current
-    if not isinstance(seed, int) or not 0 <= seed < 2**32:  # NumPy takes no more
-        raise ValueError(f"seed is {seed!r}; it must be an integer from 0 to 2**32 - 1: setup(seed=0)")
-    if threads is not None and (not isinstance(threads, int) or threads < 1):
-        raise ValueError(f"threads is {threads!r}; it must be a whole number, 1 or larger, or None")
+    seed = require("seed", seed, whole(0, 2**32 - 1))  # NumPy takes no more
+    threads = require("threads", threads, or_none(whole(1)))
     _current = _choose(device)
     if threads is not None:
         torch.set_num_threads(threads)

@@ -51,19 +51,16 @@ def check_update(mine, reference, shapes, mutants=None, trials=3):
     """
     generator = torch.Generator().manual_seed(0)
     for _ in range(trials):
-        given = {name: _non_zero(shape, generator) for name, shape in shapes.items()}
+        given = {}
+        for name, shape in shapes.items():
+            values = torch.randn(shape, generator=generator, dtype=torch.float64)
+            given[name] = values + 0.1 * values.sign()  # away from 0, so that no wrong term hides behind a zero
         problem = _problem(mine, given, reference(**given), mutants or {})
         if problem:
             print(f"{problem}\n  The reference is used from here on.")
             return reference
     print(f"✓ yours equals the reference on {trials} random trials: your rule is used from here on")
     return mine
-
-
-def _non_zero(shape, generator):
-    """Random numbers away from 0, so that no wrong term hides behind a zero."""
-    values = torch.randn(shape, generator=generator, dtype=torch.float64)
-    return values + 0.1 * values.sign()
 
 
 def _problem(mine, given, expected, mutants):

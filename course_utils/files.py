@@ -127,14 +127,10 @@ def _fault(content: bytes, file: str, name: str, counts: list[int]) -> str | Non
 
 
 def main(name: str = "mnist") -> int:
-    """`python -m course_utils.files mnist` says where it lies, or downloads it; exit status 2 for an error."""
+    """What `make` and Binder call: says where a dataset lies, or downloads it; exit status 2 for an error."""
     try:
         print(f"{name}: {find(name) or 'the digits inside scikit-learn'}")
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:2]))

@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 import torch
 
+from course_utils.checks import or_none, require, whole
+
 BLOCKS = 10  # standard errors come from leaving out one tenth of the draws at a time
 
 
@@ -93,10 +95,8 @@ def gradient_statistics(rule, x, y, draws=100, batch_size=None, seed=0):
     error from 10 blocks (jackknife). A layer whose true gradient is 0 reads NaN.
     Memory does not grow with draws. Raises ValueError for too few draws or a batch larger than the data.
     """
-    if not isinstance(draws, int) or draws < 2 * BLOCKS:
-        raise ValueError(f"draws is {draws!r}; it takes at least {2 * BLOCKS} to tell bias from variance")
-    if batch_size is not None and (not isinstance(batch_size, int) or not 1 <= batch_size <= len(x)):
-        raise ValueError(f"batch_size is {batch_size!r}; it must be a whole number from 1 to {len(x)}")
+    require("draws", draws, whole(2 * BLOCKS))  # fewer cannot tell bias from variance
+    require("batch_size", batch_size, or_none(whole(1, len(x))))
     rounding = 100 * torch.finfo(rule.net.weights[0].dtype).eps  # a bias below is the arithmetic's, not the rule's
     sums = [_Sums(g, rounding) for g in _vectors(rule.net, true_gradient(rule.net, x, y))]
     picker = torch.Generator().manual_seed(seed)

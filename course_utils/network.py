@@ -161,8 +161,7 @@ class MLP(nn.Module):
         y: (batch,) int64 labels, or (batch, classes) target values.
         """
         self.check_target(out, y)
-        if reduction not in ("mean", "none"):
-            raise ValueError(f'reduction is {reduction!r}; use "mean" or "none"')
+        checks.check_name("reduction", reduction, ("mean", "none"))
         if self.loss_name == "cross_entropy":
             return F.cross_entropy(out, y, reduction=reduction)
         targets = F.one_hot(y, out.shape[1]).to(out.dtype) if y.dtype == torch.int64 else y

@@ -6,7 +6,6 @@ Every function draws on the axes it is given and returns nothing, so that a less
 import textwrap
 from itertools import cycle
 
-import matplotlib
 import numpy as np
 
 from course_utils.metrics import chance_band
@@ -155,9 +154,3 @@ def images(ax, rows, shape=(28, 28), titles=None):
     ax.set(xticks=[], yticks=[])
     if titles:
         ax.set_xticks(shape[1] / 2 + (shape[1] + 2) * np.arange(len(rows)), titles, fontsize="small")
-
-
-def save_svg(figure, path):
-    """Write a figure as an SVG that is the same, byte for byte, each time it is drawn with the same matplotlib."""
-    with matplotlib.rc_context({"svg.hashsalt": "without-backprop", "svg.fonttype": "path"}):
-        figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None}, facecolor="white")

@@ -28,11 +28,13 @@ def environment():
     Every package the course asks for with its version; one that is missing or outside the range says so. Nothing
     is downloaded or imported for it. The home folder reads ~, so that no path names a person.
     """
+    device = torch.accelerator.current_accelerator(check_available=True) or "cpu"
+    gpu = f": {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
     lines = {
         "course": f"{_version(COURSE) or 'not installed'}, in {Path(__file__).resolve().parent}",
         "python": f"{platform.python_version()}, {sys.executable}",
         "platform": platform.platform(),
-        "device": f"{_device()} (set up: {current_device()})",
+        "device": f"{device}{gpu} (set up: {current_device()})",
         "cores": f"{joblib.cpu_count()} to use of {os.cpu_count()}; torch uses {torch.get_num_threads()} threads",
         "memory": _memory(),
         "MNIST": _mnist(),
@@ -60,18 +62,10 @@ def _judged(name, wanted):
 
 
 def _version(name):
-    if name == "torch":
-        return torch.__version__  # with its +cpu or +cu…
     try:
-        return importlib.metadata.version(name)
+        return torch.__version__ if name == "torch" else importlib.metadata.version(name)  # torch's: +cpu or +cu…
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def _device():
-    if torch.cuda.is_available():
-        return f"cuda: {torch.cuda.get_device_name()}"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def _memory():
@@ -87,10 +81,9 @@ def _mnist():
     for folder in folders:
         if all((folder / file).is_file() for file in files.FILES):
             return f"in {folder}"
-    looked = f"not in {' or '.join(map(str, folders))}"
-    if "mnist" in files.failed:
-        return f"{looked}; download failed ({files.failed['mnist']}): DIGITS STAND IN"
-    return f"{looked}; the first load will download it"
+    error = files.failed.get("mnist")
+    then = f"download failed ({error}): DIGITS STAND IN" if error else "the first load will download it"
+    return f"not in {' or '.join(map(str, folders))}; {then}"
 
 
 def _widgets():

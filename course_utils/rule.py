@@ -1,13 +1,12 @@
-"""What every learning rule of the course is: something that fills `.grad` by its own means."""
+"""What every learning rule of the course is: something that fills `.grad` by its own means, and its knobs."""
 
 from typing import Any
 
 import torch
 from torch import nn
 
-from course_utils.checks import check_seed
+from course_utils.checks import above, at_least, between, check_seed, one_of, require, whole
 from course_utils.device import stream
-from course_utils.knobs import Knob, above, at_least, between, one_of, whole
 
 __all__ = ["FeedbackWeights", "Knob", "Rule", "above", "at_least", "between", "one_of", "whole"]
 
@@ -24,6 +23,42 @@ CRITERIA: dict[str, tuple[str, ...] | None] = {
     "cost": None,  # passes through the network per update
 }
 LOOKS: dict[str, tuple[str, Any]] = {}  # title of a rule → its colour and line, for every figure
+
+
+class Knob:
+    """A setting of a rule, declared in its class and checked wherever it is set: constructor, slider or schedule.
+
+        feedback_scale = Knob(0.05, at_least(0), slider=(5e-4, 5.0, "log"), live=True)
+
+    default: its value if nothing is said. allowed: (words, test), as `at_least`, `above`, `between` and `whole` make
+    it, or (words, test, choices) from `one_of`. slider: (low, high, "log" | "linear") for the playground, or None.
+    live: `backward` reads it anew each time, so it may move while training runs. ValueError for what is not allowed.
+    """
+
+    def __init__(self, default, allowed, slider=None, live=False):
+        self.default, self.allowed, self.slider, self.live = default, allowed, slider, live
+        self.choices = allowed[2] if len(allowed) > 2 else ()
+        self.name = "knob"
+        self.check(default)
+        if slider is not None:
+            low, high, scale = slider
+            if not (low < high and low <= default <= high and (scale == "linear" or scale == "log" and low > 0)):
+                raise ValueError(f"slider is {slider}; write (low, high, 'log' or 'linear') with {default!r} inside")
+
+    # Python calls these three: when the class is made, when `rule.decay` is read, when it is set (a descriptor).
+
+    def __set_name__(self, owner, name):
+        self.name = name
+
+    def __get__(self, rule, owner=None):
+        return self if rule is None else rule.__dict__[self.name]
+
+    def __set__(self, rule, value):
+        rule.__dict__[self.name] = self.check(value)
+
+    def check(self, value):
+        """The value as Python's own number; ValueError when it is not allowed."""
+        return require(self.name, value, self.allowed)
 
 
 class Rule(nn.Module):
@@ -127,10 +162,8 @@ class FeedbackWeights(nn.Module):
         super().__init__()
         self._length = len(tensors)
         for l, tensor in enumerate(tensors):
-            if isinstance(tensor, nn.Parameter):
-                self.register_parameter(str(l), tensor)
-            else:
-                self.register_buffer(str(l), None if tensor is None else tensor.detach().clone())
+            as_it_is = tensor is None or isinstance(tensor, nn.Parameter)
+            setattr(self, str(l), tensor if as_it_is else nn.Buffer(tensor.detach().clone()))
 
     def __len__(self):
         return self._length

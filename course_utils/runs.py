@@ -7,6 +7,7 @@ import inspect
 import platform
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -26,31 +27,27 @@ SCHEMA += ["test_accuracy", *FACTS]
 def make_rule(name, sizes, seed, knobs=None, **network):
     """A fresh network and rule. name: "Backprop", "FeedbackAlignment(feedback_scale=0.5)", "FrozenHidden(…)" of
     such a one for the control, or a class; knobs: more arguments for the rule."""
-    framed = isinstance(name, str) and name.startswith("FrozenHidden(") and name.endswith(")")
-    inner = name.removeprefix("FrozenHidden(").removesuffix(")") if framed else name
-    rule_class, arguments = (inner, {}) if isinstance(inner, type) else read_call(inner)
+    if isinstance(name, str) and name.startswith("FrozenHidden(") and name.endswith(")"):
+        return FrozenHidden(make_rule(name[len("FrozenHidden(") : -1], sizes, seed, knobs, **network))
+    rule_class, arguments = (name, {}) if isinstance(name, type) else read_call(name)
     rule_class = rules.ALL.get(rule_class, rule_class)
     if isinstance(rule_class, str):
-        raise ValueError(
-            f"rule is {name!r}; use one of: {', '.join(rules.ALL)}, with keyword=value, or FrozenHidden(…) of one"
-        )
+        known = f"{', '.join(rules.ALL)}, with keyword=value, or FrozenHidden(…) of one"
+        raise ValueError(f"rule is {name!r}; use one of: {known}")
     taken = inspect.signature(rule_class).parameters.values()
     if any(p.name == "seed" or p.kind is p.VAR_KEYWORD for p in taken):  # a rule of one's own may have nothing to draw
         arguments = {"seed": seed} | arguments
-    rule = rule_class(MLP(sizes, seed=seed, **network), **arguments, **(knobs or {}))
-    return FrozenHidden(rule) if framed else rule
+    return rule_class(MLP(sizes, seed=seed, **network), **arguments, **(knobs or {}))
 
 
 def read_call(text):
-    """("Name", {keyword: value}) of "Name" or "Name(keyword=value, …)"."""
+    """("Name", {keyword: value}) of "Name" or "Name(keyword=value, …)"; (text, {}) of what is neither."""
     try:
-        call = ast.parse(text, mode="eval").body
-        function = call.func if isinstance(call, ast.Call) else call
-        keywords = call.keywords if isinstance(call, ast.Call) else []
-        if (isinstance(call, ast.Call) and call.args) or any(k.arg is None for k in keywords):
+        call: Any = ast.parse(text if text.endswith(")") else f"{text}()", mode="eval").body
+        if call.args or any(k.arg is None for k in call.keywords):
             raise ValueError("every argument has to be written with its name")
-        return ast.unparse(function), {str(k.arg): ast.literal_eval(k.value) for k in keywords}
-    except (SyntaxError, ValueError):
+        return ast.unparse(call.func), {k.arg: ast.literal_eval(k.value) for k in call.keywords}
+    except (AttributeError, SyntaxError, ValueError):
         return text, {}
 
 
@@ -65,8 +62,7 @@ def one_run(name, sizes, lr, seed, dataset="mnist", limit=None, test=False, netw
 def run_rule(rule, name, data, lr, seed, test=False, network=None, **training):
     """As `one_run`, for a rule and data that are made already; name: a string or class, for the column `rule`."""
     history = train(rule, data, lr=lr, seed=seed, progress=False, **training)
-    frame = history.frame[["epoch", "samples", "seconds", "val_accuracy"]].copy()
-    frame["test_accuracy"] = float("nan")
+    frame = history.frame.assign(test_accuracy=float("nan"))
     if test:
         frame.loc[frame.index[-1], "test_accuracy"] = evaluate(rule, data.x_test, data.y_test)
     facts = {

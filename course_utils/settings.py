@@ -4,8 +4,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch.optim import Optimizer
 
-from course_utils.checks import check_finite, check_labels, check_seed, is_number, is_whole, plain
+from course_utils.checks import above, at_least, check_finite, check_labels, is_number, or_none, plain, require, whole
 
 SCHEDULES = ("constant", "one_cycle", "exponential")
 
@@ -19,9 +20,9 @@ class Schedule:
 
     def __init__(self, value, name="schedule"):
         pairs = value if isinstance(value, list) else [(0, value)]
-        whole = pairs and all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in pairs)
-        begins = [begin for begin, _ in pairs] if whole else []
-        if not whole or not all(map(is_number, begins)) or begins[0] != 0 or begins != sorted(begins):
+        paired = pairs and all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in pairs)
+        begins = [begin for begin, _ in pairs] if paired else []
+        if not paired or not all(map(is_number, begins)) or begins[0] != 0 or begins != sorted(begins):
             raise ValueError(f"{name} is {value!r}; give a list of (samples, value) in order, from 0 samples on")
         if not all(is_number(v) for _, v in pairs):
             raise ValueError(f"{name} is {value!r}; it must be a finite number, or a list of (samples, number)")
@@ -48,7 +49,18 @@ class Schedule:
     def __eq__(self, other):
         return repr(self) == repr(other)
 
-    __hash__ = None  # type: ignore[assignment]  # it changes
+
+ALLOWED = {
+    "epochs": above(0),
+    "batch_size": whole(1),
+    "optimizer": ('"sgd", "adam" or an optimiser', lambda o: o in ("sgd", "adam") or isinstance(o, Optimizer)),
+    "momentum": ("a number, at least 0 and below 1", lambda value: is_number(value) and 0 <= value < 1),
+    "schedule": (f"one of {', '.join(SCHEDULES)} or a list", lambda s: not isinstance(s, str) or s in SCHEDULES),
+    "eval_every": or_none(above(0)),
+    "probe_every": at_least(0),  # 0: never
+    "seed": whole(0),
+    "stop_after": or_none(above(0)),
+}
 
 
 @dataclass(frozen=True)
@@ -71,48 +83,27 @@ class Settings:
 
     def __post_init__(self):
         values = {name: plain(value) for name, value in vars(self).items()}
+        for name, condition in ALLOWED.items():
+            values[name] = require(name, values[name], condition)
         for name in ("lr", "input_noise", "activity_noise", "schedule"):
             if not (name == "lr" and self.lr is None or name == "schedule" and isinstance(self.schedule, str)):
                 values[name] = Schedule.of(values[name], name)
-                if any(v < 0 for _, v in values[name].steps):
-                    raise ValueError(f"{name} is {values[name]!r}; it must be a finite number, 0 or larger")
+                for _, value in values[name].steps:
+                    require(name, value, at_least(0))
         values["knobs"] = {name: Schedule.of(v, name) for name, v in (self.knobs or {}).items()} or None
         self.__dict__.update(values)  # the way into a frozen dataclass
-        self._check()
-
-    def _check(self):
-        def refuse(name, words):
-            raise ValueError(f"{name} is {getattr(self, name)!r}; {words}")
-
-        if not is_number(self.epochs) or self.epochs <= 0:
-            refuse("epochs", "it must be a number above 0")
-        if not is_whole(self.batch_size) or self.batch_size < 1:
-            refuse("batch_size", "it must be a whole number, 1 or larger")
-        if not isinstance(self.optimizer, torch.optim.Optimizer) and self.optimizer not in ("sgd", "adam"):
-            refuse("optimizer", 'use "sgd", "adam" or a torch.optim optimiser')
-        if not is_number(self.momentum) or not 0 <= self.momentum < 1:
-            refuse("momentum", "it must be at least 0 and below 1")
-        if isinstance(self.schedule, str) and self.schedule not in SCHEDULES:
-            refuse("schedule", f"use one of {', '.join(SCHEDULES)} or a list")
-        for name in ("eval_every", "stop_after"):
-            if getattr(self, name) is not None and not (is_number(getattr(self, name)) and getattr(self, name) > 0):
-                refuse(name, "it must be a number of samples above 0, or None")
-        if not is_number(self.probe_every) or self.probe_every < 0:
-            refuse("probe_every", "it must be a number of samples, or 0 for never")
-        check_seed(self.seed)
 
     def ready(self, rule, data):
         """The same for this rule and these data, its rate filled in; ValueError for what they cannot take."""
         n = len(data.x_train)
-        if self.batch_size > n:
-            raise ValueError(f"batch_size is {self.batch_size}; it must be from 1 to {n}, the training images")
+        require("batch_size", self.batch_size, whole(1, n))
         for name, schedule in (self.knobs or {}).items():
             if name not in rule.live_knobs:
                 live = ", ".join(rule.live_knobs) or "none"
                 raise ValueError(f"{name} is no live knob of {rule.title} ({live}); give it to the rule's constructor")
             for _, value in schedule.steps:
                 rule.knobs[name].check(value)
-        if isinstance(self.optimizer, torch.optim.Optimizer):
+        if isinstance(self.optimizer, Optimizer):
             held = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
             if any(id(p) not in held for p in rule.parameters() if p.requires_grad):
                 raise ValueError("optimizer misses parameters of the rule; make it with rule.parameters()")

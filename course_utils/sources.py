@@ -12,6 +12,7 @@ import types
 from pathlib import Path
 
 from course_utils import rules
+from course_utils.rule import Knob
 
 # They draw, refuse or list, and change no number. Everything else of the course that a run imports counts, whole
 # modules at a time: a needless measurement costs minutes, a stale number its reader's trust.
@@ -86,8 +87,8 @@ def code_of(thing, seen=()):
     if isinstance(thing, property):
         return [code_of(part, seen) for part in (thing.fget, thing.fset)]
     if not callable(thing) and not isinstance(thing, (staticmethod, classmethod)):
-        declared = type(thing).__module__.startswith("course_utils.")  # a knob
-        return repr({name: code_of(part, seen) for name, part in vars(thing).items()} if declared else thing)
+        knob = isinstance(thing, Knob)
+        return repr({name: code_of(part, seen) for name, part in vars(thing).items()} if knob else thing)
     thing = inspect.unwrap(getattr(thing, "__func__", thing))
     if not isinstance(thing, (type, types.FunctionType)) or not is_typed(thing):
         return f"{getattr(thing, '__module__', '')} {getattr(thing, '__qualname__', type(thing).__qualname__)}"

@@ -16,10 +16,12 @@ from joblib import Parallel, delayed
 from tqdm.auto import tqdm
 
 from course_utils import rules as registry
+from course_utils.checks import check_name
 from course_utils.data import Dataset, load_dataset
 from course_utils.device import current_device, use_device
 from course_utils.runs import RESULTS, ROOT, SCHEMA, one_run
 from course_utils.sources import key
+from course_utils.training import train
 
 
 def stored_results(number):
@@ -53,6 +55,29 @@ def read_table(path):
     lines = Path(path).read_text(encoding="utf-8").splitlines()
     facts = dict(line.removeprefix("# ").split(": ", 1) for line in lines if line.startswith("# "))
     return pd.read_csv(path, skiprows=len(facts)).assign(**facts)
+
+
+def accuracy_table(stored, by="rule"):
+    """Test accuracy of stored runs in per cent, a row for each value of column `by` (or of several), in stored order.
+
+    Columns: mean, std over the seeds, seeds, lr, measured. stored: a frame of `stored_results`.
+    """
+    final = stored.dropna(subset=["test_accuracy"]).groupby(by, sort=False)
+    table = (100 * final.test_accuracy.agg(["mean", "std"])).round(2)
+    return table.assign(seeds=final.size(), lr=final.lr.first(), measured=final.measured.first())
+
+
+def train_stored(rule, data, rows, **settings):
+    """Train as stored runs were: at their learning rate, for as many epochs. Returns the `History`.
+
+    rows: those of one rule, from `stored_results`. settings: what else `train` takes, and what is to be different.
+    """
+    return train(rule, data, **{"lr": rows.lr.iloc[0], "epochs": rows.epoch.max(), **settings})
+
+
+def final_accuracy(rule, data, epochs=1, lr=0.1, **settings):
+    """Validation accuracy in per cent after training, in silence; settings: as of `train`."""
+    return 100 * train(rule, data, epochs=epochs, lr=lr, progress=False, **settings).frame.val_accuracy.iloc[-1]
 
 
 def best_lr(table):
@@ -101,8 +126,7 @@ def _limit_of(data):
 
 def grid(rules, sizes, lr=None, noise=0.0, seeds=5, *, noise_on="input", function=one_run, **settings):
     """The runs of a sweep, (function, settings) each, in the order of the frame."""
-    if noise_on not in ("input", "activity"):
-        raise ValueError(f'noise_on is {noise_on!r}; use "input" or "activity"')
+    check_name("noise_on", noise_on, ("input", "activity"))
     names = _as_list(list(rules.values()) if isinstance(rules, dict) else rules)
     names = [_name_of(rule) for rule in names]
     lrs = lr if isinstance(lr, dict) else dict.fromkeys(names, lr)

@@ -8,6 +8,8 @@ import inspect
 import sys
 from types import ModuleType
 
+import matplotlib
+
 import course_utils as cu
 from tools.lessons import ROOT, Lesson, chosen
 
@@ -32,6 +34,12 @@ def drawn(function, data):
     return figure
 
 
+def save_svg(figure, path):
+    """Write a figure as an SVG that is the same, byte for byte, each time it is drawn with the same matplotlib."""
+    with matplotlib.rc_context({"svg.hashsalt": "without-backprop", "svg.fonttype": "path"}):
+        figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None}, facecolor="white")
+
+
 def mnist():
     data = cu.load_dataset("mnist")
     if data.is_fallback:
@@ -44,7 +52,7 @@ def main(numbers):
     for lesson in chosen(numbers) if numbers else [TEMPLATE, *chosen()]:
         for name, function in drawings(lesson).items():
             lesson.made.mkdir(exist_ok=True)
-            cu.plots.save_svg(drawn(function, mnist), lesson.made / f"{name}.svg")
+            save_svg(drawn(function, mnist), lesson.made / f"{name}.svg")
             print(f"drew {lesson.stem}/made/{name}.svg")
 
 

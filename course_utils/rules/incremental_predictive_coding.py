@@ -3,10 +3,22 @@
 import torch
 from torch import nn
 
-from course_utils.knobs import KnobByLayer
 from course_utils.rule import FeedbackWeights, Knob, above, whole
 from course_utils.rules.kolen_pollack import SHARE_LOST
 from course_utils.rules.predictive_coding import PredictiveCoding, Settling
+
+
+class KnobByLayer(Knob):
+    """A knob that is one number for all hidden layers, or a list of one for each; allowed: of each number."""
+
+    def __set__(self, rule, value):
+        if not isinstance(value, (list, tuple)):
+            return super().__set__(rule, value)
+        hidden = rule.net.depth - 1
+        if len(value) != hidden:
+            words = f"{self.allowed[0]}, or a list of one for each hidden layer ({hidden})"
+            raise ValueError(f"{self.name} is {value!r}; it must be {words}")
+        rule.__dict__[self.name] = [self.check(v) for v in value]
 
 
 class SettlingWhileLearning(Settling):

@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 
 import course_utils as cu
 from course_utils import plots, rule
-from tools import circuits
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -125,18 +124,6 @@ def test_images_show_every_row(ax, rows):
     plots.images(ax, rows, titles=[str(i) for i in range(len(rows))])
     assert ax.images[0].get_array().shape == (28, 30 * len(rows))
     assert [t.get_text() for t in ax.get_xticklabels()] == [str(i) for i in range(len(rows))]
-
-
-def test_saved_svg_is_byte_stable(tmp_path, history):
-    files = []
-    for i in range(2):
-        figure = Figure(figsize=(4, 3))
-        axes = figure.subplots(1, 2)
-        plots.angles(axes[0], history, small_net((12, 9, 4)))
-        circuits.circuit(axes[1], ["x", "h", "ŷ"], ["W₁", "W₂"], [None, "B₂"])
-        plots.save_svg(figure, tmp_path / f"{i}.svg")
-        files.append((tmp_path / f"{i}.svg").read_bytes())
-    assert files[0] == files[1] and b"<dc:date>" not in files[0] and files[0].startswith(b"<?xml")
 
 
 def test_a_fresh_process_has_the_same_styles_and_no_pyplot():

@@ -3,11 +3,13 @@
 import re
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
 import course_utils as cu
-from tools.figures import TEMPLATE, drawings, drawn
+from tools import circuits
+from tools.figures import TEMPLATE, drawings, drawn, save_svg
 from tools.lessons import Lesson, all_lessons
 
 LESSONS = [TEMPLATE, *all_lessons()]
@@ -73,3 +75,16 @@ def test_a_chart_without_names_would_be_noticed():
     assert unnamed(ax) == ["x label", "y label"]
     ax.axis("off")
     assert unnamed(ax) == ["a word"]
+
+
+def test_saved_svg_is_byte_stable(tmp_path):
+    frame = pd.DataFrame({"samples": [0, 64], "angle_1": [88.0, 60.0], "angle_2": [1.0, 0.5]})
+    files = []
+    for i in range(2):
+        figure = Figure(figsize=(4, 3))
+        axes = figure.subplots(1, 2)
+        cu.plots.angles(axes[0], frame, cu.MLP([12, 9, 4], device="cpu"))
+        circuits.circuit(axes[1], ["x", "h", "ŷ"], ["W₁", "W₂"], [None, "B₂"])
+        save_svg(figure, tmp_path / f"{i}.svg")
+        files.append((tmp_path / f"{i}.svg").read_bytes())
+    assert files[0] == files[1] and b"<dc:date>" not in files[0] and files[0].startswith(b"<?xml")
