@@ -15,7 +15,7 @@ import pytest
 
 pytest.register_assert_rewrite("browser.pages", "browser.hands")  # so that their asserts say what was there
 
-from browser.pages import ROOT, SOON, shoot  # noqa: E402
+from browser.pages import LEAVE, ROOT, SOON, TIDY, post, shoot  # noqa: E402
 
 # No news pop-up over the corner; every cell rendered, also those out of sight.
 SETTINGS = {
@@ -69,6 +69,7 @@ def server(root, tmp_path_factory):
     log = (own / "server.log").open("w+")
     command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root", "--ip=127.0.0.1"]
     command += [f"--port={port}", "--ServerApp.port_retries=0", f"--ServerApp.root_dir={root}"]
+    command += ["--ServerApp.disable_check_xsrf=True"]  # tests ask it for kernels without a page
     command += ["--IdentityProvider.token=", "--ServerApp.password=", "--LabApp.extension_manager=readonly"]
     command += ["--LabApp.expose_app_in_browser=True", "--JupyterNotebookApp.expose_app_in_browser=True"]
     process = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
@@ -103,8 +104,14 @@ def browser(chromium):
         browser.close()
 
 
+@pytest.fixture(scope="session")
+def kernel(server):
+    """The id of a kernel for many lessons, one after the other: to load torch takes longer than most widgets need."""
+    return post(server, "kernels", name="python3")["id"]
+
+
 @pytest.fixture
-def page(browser, request):
+def page(browser, kernel, request):
     """A fresh page; the test fails when the page reports an error. A screenshot remains of every test."""
     page = browser.new_page(viewport={"width": 1280, "height": 1000})
     page.set_default_timeout(SOON)
@@ -120,8 +127,7 @@ def page(browser, request):
     name = request.node.name.replace("[", "-").replace("]", "")
     shoot(page, f"{name}-end")
     found = list(trouble)
-    # The next page would be given this kernel, with all that is in it.
-    page.evaluate("async () => { await window.jupyterapp?.serviceManager.sessions.shutdownAll() }")
+    page.evaluate(LEAVE, [kernel, TIDY])
     page.close()
     trouble = [text for text in found if not any(known in text for known in HARMLESS)]
     assert not trouble, "\n".join(trouble)

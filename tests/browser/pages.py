@@ -1,6 +1,8 @@
 """What a page shows and says: scripts that run inside it, and what is done with a notebook as a whole."""
 
+import json
 import os
+import urllib.request
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -14,6 +16,17 @@ KERNEL_IDLE = """async () => {
   if (!session) return false;
   await session.ready;
   return session.session?.kernel?.status === 'idle';
+}"""
+# The end of a page: its kernel stops, but for the one that lessons share, in which nothing is left of this lesson.
+TIDY = "import ipywidgets; ipywidgets.Widget.close_all(); get_ipython().run_line_magic('reset', '-f')"
+LEAVE = """async ([kept, tidy]) => {
+  const sessions = window.jupyterapp?.serviceManager.sessions;
+  await sessions?.refreshRunning();
+  for (const session of sessions ? [...sessions.running()] : [])
+    if (session.kernel?.id !== kept) await sessions.shutdown(session.id);
+  const panel = window.jupyterapp?.shell.currentWidget?.context?.sessionContext;
+  const kernel = panel?.session?.kernel;
+  if (kernel?.id === kept) await kernel.requestExecute({code: tidy}).done;
 }"""
 # An error in the callback of a widget shows nowhere on the page: it is caught on its way.
 LISTEN = """() => {
@@ -80,6 +93,13 @@ def shoot_pages(page, name):
     for i in range(-(-height // step)):
         view.evaluate("(view, top) => { view.scrollTop = top }", i * step)
         shoot(page, f"{name}-page-{i + 1:02}")
+
+
+def post(server, place, **what):
+    """Ask the Jupyter server for something new; its answer."""
+    request = urllib.request.Request(f"{server}/api/{place}", json.dumps(what).encode(), method="POST")
+    with urllib.request.urlopen(request, timeout=SOON / 1000) as answer:
+        return json.load(answer)
 
 
 def open_and_run(page, address):

@@ -7,7 +7,7 @@ import os
 
 import pytest
 from browser.hands import STOP_LIMIT, play, press, samples, slow_down, status, to_the_ends, wait_until, work_the_rest
-from browser.pages import ERRORS, ROOT, look_over, open_and_run
+from browser.pages import ERRORS, ROOT, look_over, open_and_run, post
 from browser.parts import widgets_only
 
 pytestmark = pytest.mark.browser
@@ -16,18 +16,20 @@ NUMBERS = tuple(os.environ.get("N", "").split()) or ""
 PATHS = [path for path in sorted((ROOT / "notebooks").glob("*.ipynb")) if path.stem.startswith(NUMBERS)]
 NOTEBOOKS = {path.stem: path.read_text() for path in PATHS}
 assert NOTEBOOKS, f"no lesson is called {NUMBERS}"
-# Run from top to bottom: the first lesson, one of a rule, one with pictures under a slider, of which the widgets need
-# the trained networks anyhow; all, where pictures of whole pages are asked for.
-WHOLE = [name for name in NOTEBOOKS if name.startswith(("00", "17", "29")) or os.environ.get("PAGES")]
+# Run from top to bottom, in a kernel of its own: the first lesson, one of a rule, one with pictures under a slider,
+# which need nearly all of it anyhow; all, where pictures of whole pages are asked for.
+WHOLE = [name for name in NOTEBOOKS if name.startswith(("00", "06", "29")) or os.environ.get("PAGES")]
 # The longest first, so that all workers end together.
 LESSONS = [*reversed(WHOLE), *(name for name in NOTEBOOKS if name not in WHOLE)]
 
 
 @pytest.mark.parametrize("name", LESSONS)
-def test_jupyterlab(page, server, root, name):
+def test_jupyterlab(page, server, kernel, root, name):
     """Run, work every widget; the first playground is also played with."""
-    text = NOTEBOOKS[name]
-    (root / "notebooks" / f"{name}.ipynb").write_text(text if name in WHOLE else widgets_only(text))
+    text, path = NOTEBOOKS[name], f"notebooks/{name}.ipynb"
+    (root / path).write_text(text if name in WHOLE else widgets_only(text))
+    if name not in WHOLE:
+        post(server, "sessions", path=path, name=name, type="notebook", kernel={"id": kernel})
     open_and_run(page, f"{server}/doc/tree/notebooks/{name}.ipynb?reset")
     look_over(page, name)
     labs = page.locator(".cu-playground")

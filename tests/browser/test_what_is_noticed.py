@@ -3,7 +3,7 @@
 import nbformat
 import pytest
 from browser.hands import press, wait_until
-from browser.pages import CUT_OFF, ERRORS, NARROW, UNSIGHTLY, open_and_run
+from browser.pages import CUT_OFF, ERRORS, LEAVE, NARROW, TIDY, UNSIGHTLY, open_and_run, post
 
 pytestmark = pytest.mark.browser
 
@@ -20,17 +20,22 @@ warnings.warn("look at this")
 """
 RED = "import sys; print('in passing', file=sys.stderr)"
 WIDE = "import ipywidgets; ipywidgets.HTML('too wide', layout={'width': '900px'})"
+LEFT = "import ipywidgets; left = ipywidgets.HTML('left')"
+NOTHING_LEFT = "from ipywidgets.widgets import widget; assert 'left' not in globals() and not widget._instances"
 
 
 @pytest.fixture
 def opened(page, server, root, request):
-    """A page with a notebook of the given cells, run."""
+    """A page with a notebook of the given cells, run; in a kernel of its own, or in that of this id."""
 
-    def run(*cells, prose=""):
+    def run(*cells, prose="", kernel=None):
         cells = [nbformat.v4.new_markdown_cell(prose), *map(nbformat.v4.new_code_cell, cells)]
         notebook = nbformat.v4.new_notebook(cells=cells, metadata=KERNEL)
-        nbformat.write(notebook, root / "notebooks" / f"{request.node.name}.ipynb")
-        open_and_run(page, f"{server}/doc/tree/notebooks/{request.node.name}.ipynb?reset")
+        path = f"notebooks/{request.node.name}.ipynb"
+        nbformat.write(notebook, root / path)
+        if kernel:
+            post(server, "sessions", path=path, name=path, type="notebook", kernel={"id": kernel})
+        open_and_run(page, f"{server}/doc/tree/{path}?reset")
         return page
 
     return run
@@ -61,3 +66,11 @@ def test_prose_that_is_not_rendered(opened):
     assert opened(prose="**bold** and $x^2$").evaluate(UNSIGHTLY) == []
     (found,) = opened(prose="half a **bold").evaluate(UNSIGHTLY)
     assert "half a" in found
+
+
+def test_nothing_of_a_lesson_is_left_in_the_kernel_that_the_next_one_shares(opened, kernel):
+    opened(LEFT, kernel=kernel)
+    page = opened(LEFT, NOTHING_LEFT, kernel=kernel)
+    assert any("AssertionError" in text for text in page.evaluate(ERRORS))
+    page.evaluate(LEAVE, [kernel, TIDY])
+    assert opened(NOTHING_LEFT, kernel=kernel).evaluate(ERRORS) == []
