@@ -19,7 +19,7 @@ NOTEBOOKS    = $(if $(N),$(N:%=notebooks/%_*.ipynb),notebooks/*.ipynb)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help .venv data lab test beside check lint types spelling build-check units notebooks-test browser \
+.PHONY: help .venv data lab test beside check lint types spelling build-check clock units notebooks-test browser \
         build lesson results figures bench cost lock clean
 
 # An environment made in another folder (the clone was moved), or whose Python has gone, counts as missing.
@@ -43,7 +43,7 @@ lab: data        ## open JupyterLab at the first lesson
 
 # A page waits more than it works, so the browser's part runs beside the rest, which takes what it leaves (nice) of the
 # cores: a page has to answer at once, a lesson under nbval has time. What the browser's part says is shown at the end.
-test: lint types spelling build-check data beside  ## everything a reviewer needs
+test: lint types spelling build-check data clock beside  ## everything a reviewer needs
 	@echo "[test] all passed"
 
 beside: $(STAMP)  ## part of test: browser beside units and notebooks-test
@@ -51,7 +51,7 @@ beside: $(STAMP)  ## part of test: browser beside units and notebooks-test
 	 nice $(MAKE) --no-print-directory units notebooks-test; rest=$$?; \
 	 wait $$pages; pages=$$?; cat "$$log"; rm "$$log"; exit $$((rest + pages))
 
-check: lint types spelling build-check data units  ## before a commit: test without browser; of the lessons, those changed since main
+check: lint types spelling build-check data clock units  ## before a commit: test without browser; of the lessons, those changed since main
 	@changed=$$($(PY) -m tools.changed) && echo "[check] lessons changed since main: $${changed:-none}" && \
 	 if [ -n "$$changed" ]; then $(MAKE) --no-print-directory notebooks-test N="$$changed"; fi
 
@@ -72,9 +72,13 @@ build-check: $(STAMP)  ## part of test: notebooks and exported code agree with t
 	@echo "[build-check] is what the build writes in step with lessons/?"
 	@$(PY) -m tools.build --check
 
+clock: $(STAMP)  ## part of test: what has a limit in seconds, with nothing beside it
+	@echo "[clock] pytest: limits in seconds"
+	@OMP_NUM_THREADS=1 $(PY) -m pytest tests/package -m clock
+
 units: $(STAMP)  ## part of test: the package, the science, the tools
 	@echo "[units] pytest: the package, the science, the tools"
-	@OMP_NUM_THREADS=1 $(PY) -m pytest tests lessons -m "not browser" $(TWO_AT_ONCE)
+	@OMP_NUM_THREADS=1 $(PY) -m pytest tests lessons -m "not browser and not clock" $(TWO_AT_ONCE)
 
 # CI=true makes a failed check in a lesson an error; IPYTHONDIR brings in the hook that surfaces swallowed ones.
 notebooks-test: $(STAMP)  ## part of test: nbval runs every lesson from top to bottom (one: N=06)

@@ -1,7 +1,7 @@
 """course_utils.costs: what an update is charged with, counted a second way; and that nobody notices the counting."""
 
 import itertools
-import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -114,9 +114,15 @@ def test_memory_that_is_given_back_is_taken_off():
 # ---------------------------------------------------------------- time, and no trace
 
 
-def test_milliseconds_are_the_median():
-    naps = iter([0.05, 0.002, 0.002])
-    assert 2 <= costs.milliseconds_of(lambda: time.sleep(next(naps)), repeats=3) < 20
+def test_milliseconds_are_the_median(monkeypatch):
+    now, naps = [7.0], iter([0.05, 0.002, 0.003, 0.001])
+    monkeypatch.setattr(costs, "time", SimpleNamespace(perf_counter=lambda: now[0]))  # the test's own clock
+
+    def nap():
+        now[0] += next(naps)
+
+    assert costs.milliseconds_of(nap, repeats=3) == pytest.approx(3)
+    assert next(naps) == 0.001  # three calls, no more
 
 
 def test_so_many_steps_are_timed():

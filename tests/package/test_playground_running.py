@@ -77,9 +77,10 @@ def test_error_nobody_waits_for_reaches_the_loop(data):
     async def press():
         asyncio.get_running_loop().set_exception_handler(lambda loop, its: reported.append(its["exception"]))
         lab.train.click()
-        await asyncio.sleep(0.5)
+        while not reported:
+            await asyncio.sleep(0.01)
 
-    asyncio.run(press())
+    asyncio.run(asyncio.wait_for(press(), timeout=60))
     assert [type(error) for error in reported] == [ZeroDivisionError]
 
 
@@ -93,6 +94,7 @@ def test_error_in_a_callback_is_shown_and_raised(lab):
         asyncio.run(lab.wait())
 
 
+@pytest.mark.clock
 def test_asyncio_run_with_live_slider_and_stop(data):
     lab = cu.playground(Knobby, data=data, epochs=100_000)
 
@@ -122,12 +124,16 @@ def test_asyncio_run_with_live_slider_and_stop(data):
 def test_train_again_right_after_stop(data):
     lab = cu.playground(Knobby, data=data, epochs=100_000)
 
+    async def trained():
+        while not lab.history.steps:
+            await asyncio.sleep(0.01)
+
     async def play():
         lab.train.click()
-        await asyncio.sleep(0.1)
+        await trained()
         lab.stop.click()
         lab.train.click()  # before the first run's task has seen the stop
-        await asyncio.sleep(0.2)
+        await trained()
         lab.stop.click()
         await lab.wait()
 
