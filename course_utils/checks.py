@@ -84,7 +84,7 @@ def check_name(what, name, known):
 
 
 def check_finite(x, name="x"):
-    """Raise ValueError when x holds NaN or infinity. (On a GPU `train` asks once: asking waits for the device.)"""
+    """Raise ValueError when x holds NaN or infinity."""
     if not math.isfinite(x.sum().item()) and not torch.isfinite(x).all():
         where = f"(~torch.isfinite({name})).nonzero()"
         raise NotFinite(f"{name} holds NaN or infinite values; see where they come from with {where}")
@@ -115,7 +115,7 @@ def check_input(x, inputs, weight):
         raise ValueError(f"x holds {x.dtype}; it must hold floating-point numbers: x.float() / 255 for bytes")
     if x.dtype != weight.dtype:
         raise ValueError(f"x holds {x.dtype} and the network {weight.dtype}: use x.to({weight.dtype})")
-    if x.device.type == "cpu":
+    if x.device.type == "cpu":  # to ask a GPU means waiting for it
         check_finite(x)
     _let_pass(x, facts)
     return x
@@ -149,6 +149,12 @@ def _check_values(y, out, loss_name):
         if loss_name == "cross_entropy" and (y.sum(1) - 1).abs().max() > 1e-3:
             # ŷ − y is the gradient of cross entropy only then.
             raise ValueError("y holds rows that do not sum to 1, as cross entropy asks")
+
+
+def let_in(net, x, y):
+    """A batch of data that passed the door whole, as those of `train` do: it is not looked at again."""
+    _let_pass(x, (net.sizes[0], x.dtype, x.device))
+    _let_pass(y, ((len(x), net.sizes[-1]), x.dtype, x.device, net.loss_name))
 
 
 def _has_passed(name, tensor, facts):

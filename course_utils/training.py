@@ -6,7 +6,7 @@ import time
 import torch
 from tqdm.auto import tqdm
 
-from course_utils.checks import NotFinite
+from course_utils.checks import NotFinite, let_in
 from course_utils.device import stream
 from course_utils.history import History
 from course_utils.metrics import gradients, layer_angles, no_trace, true_gradient
@@ -64,6 +64,7 @@ def steps(rule, data, settings):
         while history.status == "running":
             begin, probed = time.perf_counter(), history.probe_seconds
             x, y = next(batches)
+            let_in(net, x, y)  # `ready` has looked at all of them
             _set_rates(optimizer, rates, settings, history)
             _set_knobs(rule, settings, history.samples)
             probe_due = history.passes(settings.probe_every, len(x))

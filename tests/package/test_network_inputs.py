@@ -8,8 +8,11 @@ import torch
 from helpers import LOSSES, batch, grads, small_net
 
 from course_utils import checks
+from course_utils.data import Dataset
 from course_utils.network import MLP
 from course_utils.rules import Backprop
+from course_utils.settings import Settings
+from course_utils.training import steps
 
 X = torch.zeros(4, 7)
 
@@ -137,6 +140,30 @@ def test_a_batch_passes_the_door_once_however_many_passes_a_step_makes(monkeypat
     assert looks == ["check_finite", "check_labels"]
     net(x + 1)
     assert len(looks) == 3  # another tensor is another batch
+
+
+def test_train_looks_at_the_data_once_and_at_no_batch_of_them(monkeypatch):
+    net, looks = small_net(dtype=torch.float32), looks_at(monkeypatch)
+    x, y = torch.rand(40, net.sizes[0]), torch.arange(40) % net.sizes[-1]
+    data = Dataset("small", "small", x, y, x[:8], y[:8], x[:8], y[:8])
+    runner = steps(Backprop(net), data, Settings(epochs=2, batch_size=8, lr=0.1))
+    next(runner)
+    looks.clear()
+    for _ in range(4):
+        next(runner)
+    assert looks == []
+
+
+def test_what_is_let_in_is_looked_at_again_once_it_has_changed():
+    net = small_net()
+    x, y = batch(net)
+    checks.let_in(net, x, y)
+    out = net(x).detach()
+    x[0, 0], y[0] = math.nan, 3
+    with pytest.raises(ValueError, match="x holds NaN"):
+        net(x)
+    with pytest.raises(ValueError, match="labels from"):
+        net.loss(out, y)
 
 
 def test_a_batch_that_was_changed_in_place_is_looked_at_again():

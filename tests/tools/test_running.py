@@ -18,7 +18,8 @@ MAKEFILE = (ROOT / "Makefile").read_text()
 TARGETS = re.findall(r"^([.a-z-]+):(?!=)", MAKEFILE, re.M)
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 FORMS = [path for path in sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml")) if path.stem != "config"]
-PARTS = ["lint", "types", "spelling", "build-check", "clock", "units", "notebooks-test"]  # what `make check` and CI both hold
+# What `make check` and CI both hold.
+PARTS = ["lint", "types", "spelling", "build-check", "clock", "units", "notebooks-test"]
 
 
 def made(text):
