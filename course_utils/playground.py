@@ -32,7 +32,7 @@ class Playground(widgets.VBox):
     "adam"}; network: for `MLP`, such as activation="tanh". ValueError for a class that is no rule, and for what these
     refuse. Without an event loop `run_steps` drives the run.
     Attributes: sliders, {name: widget}; train, stop, reset, show_code, the buttons; rule and history, of the run on the
-    screen; error, what went wrong last.
+    screen; task, while Train drives it (to be awaited: it raises what goes wrong).
     """
 
     def __init__(self, rule_class, data=None, sizes=None, epochs=3, seed=0, training=None, **network):
@@ -51,7 +51,7 @@ class Playground(widgets.VBox):
         self.looks = cycle(plots.PALE)
         self.figure = Figure(figsize=(9, 4.2), dpi=100)  # pyplot would keep it for ever
         self.samples_shown, self.next_draw, self.drawn = 10 * every, 0.0, None
-        self.loop, self.task, self.error = asyncio._get_running_loop(), None, None
+        self.loop, self.task = asyncio._get_running_loop(), None
         self._make_sliders()
         super().__init__(self._parts())
         self.add_class("cu-playground")
@@ -73,7 +73,7 @@ class Playground(widgets.VBox):
         self.defaults = self._values()
         self.live = [name for name in self.sliders if name in {*LIVE, *self.rule_class.live_knobs}]
         for name in self.live:
-            self.sliders[name].observe(lambda _, name=name: self._on_loop(self._act, name), names="value")
+            self.sliders[name].observe(partial(self._act, name), names="value")
 
     def _parts(self):
         live = [widgets.HTML("<b>Act at once, also while training</b>"), *map(self.sliders.get, self.live)]
@@ -107,11 +107,11 @@ class Playground(widgets.VBox):
             self.loop.call_soon_threadsafe(self._guarded, action, *arguments)
 
     def _guarded(self, action, *arguments):
-        # Jupyter hides the errors of callbacks: show them here, keep them for `wait`, and let them go on.
+        # Jupyter hides the errors of callbacks: show them here, and let them go on.
         try:
             action(*arguments)
         except Exception as error:
-            self.error, self.message.value = error, _in_words(error)
+            self.message.value = _in_words(error)
             raise
         finally:
             self._draw(soon=self.history.status == "running")
@@ -125,7 +125,7 @@ class Playground(widgets.VBox):
         """A fresh run, ready for its first step; the one on the screen becomes a pale line."""
         if self.runs:
             self.run.stop()
-        self.error, self.message.value, self.code.value = None, "", ""
+        self.message.value = self.code.value = ""
         run = LiveRun(self.rule_class, self.data, self.sizes, self._values(), self.network, self.training)
         if self.runs and not self.history.steps:
             self.runs.pop()
@@ -157,15 +157,8 @@ class Playground(widgets.VBox):
         self._draw()
         return self.history
 
-    async def wait(self):
-        """Wait for the end of the run. Raises what went wrong in it, or in a callback."""
-        if self.task:
-            await self.task
-        if self.error:
-            raise self.error
-
-    def _act(self, name):
-        self.run.act(name, self._values()[name])
+    def _act(self, name, _):
+        self._on_loop(self.run.act, name, self._values()[name])
 
     def _reset(self):
         self.run.stop()
