@@ -3,6 +3,7 @@
 import copy
 import statistics
 import time
+import timeit
 import weakref
 from functools import partial
 
@@ -52,14 +53,9 @@ def milliseconds_of(call, repeats=20, device=None):
     """Median milliseconds of so many calls. A GPU works behind Python's back, so the clock waits for it."""
     on_cpu = torch.device(device or current_device()).type == "cpu"
     wait = (lambda: None) if on_cpu else torch.accelerator.synchronize
-    times = []
-    for _ in range(repeats):
-        wait()
-        begin = time.perf_counter()
-        call()
-        wait()
-        times.append(1e3 * (time.perf_counter() - begin))
-    return statistics.median(times)
+    wait()
+    times = timeit.repeat(lambda: (call(), wait()), number=1, repeat=repeats, timer=time.perf_counter)
+    return 1e3 * statistics.median(times)
 
 
 class Products(TorchDispatchMode):
@@ -83,23 +79,20 @@ class Alive(TorchDispatchMode):
 
     def __init__(self):
         super().__init__()
-        self.sizes: dict[int, int] = {}
-        self.now = self.peak = 0
+        self.made: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()  # it forgets what nobody holds
+        self.peak = 0
+
+    @property
+    def now(self):
+        return sum(storage.nbytes() for storage in self.made)
 
     def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
-        before = {t.untyped_storage()._cdata for t in _tensors((arguments, keywords))}
+        given = _storages((arguments, keywords))
         out = function(*arguments, **(keywords or {}))
-        for storage in [t.untyped_storage() for t in _tensors(out)]:
-            if storage._cdata not in self.sizes and storage._cdata not in before:  # neither a view nor in place
-                self.sizes[storage._cdata] = storage.nbytes()
-                self.now += storage.nbytes()
-                self.peak = max(self.peak, self.now)
-                weakref.finalize(storage, self._freed, storage._cdata)
+        self.made |= _storages(out) - given  # without views and what was written in place
+        self.peak = max(self.peak, self.now)
         return out
 
-    def _freed(self, key):
-        self.now -= self.sizes.pop(key)
 
-
-def _tensors(tree):
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
+def _storages(tree):
+    return {leaf.untyped_storage() for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)}

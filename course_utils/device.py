@@ -68,15 +68,13 @@ def use_device(device, threads):
 
 
 def _choose(device):
-    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if device is None:
-        return torch.device(next(name for name in ("cuda", "mps", "cpu") if available[name]))
+    cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0  # a driver may be too old for those it counts
+    counts = {"cuda": cuda, "mps": torch.mps.device_count(), "cpu": 1}
+    here = [name for name, count in counts.items() if count]
     try:
-        chosen = torch.device(device)
+        chosen = torch.device(here[0] if device is None else device)
     except (RuntimeError, TypeError) as error:
         raise ValueError(f'unknown device {device!r}; use "cpu", "cuda", "mps" or None') from error
-    count = torch.cuda.device_count() if chosen.type == "cuda" else 1
-    if not available.get(chosen.type, False) or (chosen.index or 0) >= count:
-        here = ", ".join(name for name, there in available.items() if there)
-        raise ValueError(f'this machine has no device "{device}"; it has: {here}. Use device="cpu" or None')
+    if (chosen.index or 0) >= counts.get(chosen.type, 0):
+        raise ValueError(f'this machine has no device "{device}"; it has: {", ".join(here)}. Use device="cpu" or None')
     return chosen

@@ -14,13 +14,12 @@ class History:
     """What a run did. rows: one dict per evaluation; status: "running", "done", "stopped" or "diverged".
 
     settings: the `Settings` that reproduce the run; message: the status in words; samples, steps: how far it is;
-    planned: steps in all, per_epoch: steps an epoch.
+    planned: steps in all.
     """
 
     def __init__(self, settings, images):
         self.settings, self.images = settings, images
-        self.per_epoch = math.ceil(images / settings.batch_size)
-        self.planned = max(1, round(settings.epochs * self.per_epoch))
+        self.planned = max(1, round(settings.epochs * math.ceil(images / settings.batch_size)))
         self.rows: list[dict] = []
         self.status, self.message = "running", ""
         self.samples = self.steps = 0
@@ -56,10 +55,8 @@ class History:
         words = {field.name: repr(getattr(self.settings, field.name)) for field in fields(Settings)}
         if not isinstance(self.settings.optimizer, str):
             words["optimizer"] = "optimizer"
-        if self.steps != self.planned and self.settings.schedule in ("one_cycle", "exponential"):
-            words["stop_after"] = repr(self.samples)  # these schedules stretch with the epochs
-        elif self.steps != self.planned:
-            words["epochs"] = f"{self.steps} / {self.per_epoch}"
+        if self.steps != self.planned:
+            words["stop_after"] = repr(self.samples)  # with all epochs, for some schedules stretch with them
         usual = {field.name: repr(field.default) for field in fields(Settings)}
         arguments = ", ".join(f"{name}={word}" for name, word in words.items() if word != usual[name])
         return f"history = cu.train(rule, data, {arguments})"

@@ -129,23 +129,21 @@ class _Sums:
     def __init__(self, reference, rounding):
         self.g, self.rounding = reference, rounding
         self.g2 = (self.g @ self.g).item() or math.nan  # without a gradient every ratio to it is NaN
-        self.total = self.g.new_zeros(BLOCKS, len(self.g))  # Σ ĝ − g, so that a small bias keeps its digits
-        self.scalars = torch.zeros(BLOCKS, 4, dtype=torch.float64)  # draws, Σ‖ĝ − g‖², Σ cos, Σ‖ĝ‖
+        # Σ (ĝ − g), so that a small bias keeps its digits; then: draws, Σ‖ĝ − g‖², Σ cos, Σ‖ĝ‖
+        self.sums = self.g.new_zeros(BLOCKS, len(self.g) + 4)
 
     def add(self, estimate, block):
-        difference = estimate - self.g
-        self.total[block] += difference
-        norm = estimate.norm()
+        difference, norm = estimate - self.g, estimate.norm()
         cos = cosine(estimate, self.g) if norm > 0 else 0.0  # a draw of zero points nowhere: it helps as little as 90°
-        self.scalars[block] += torch.tensor([1.0, difference @ difference, cos, norm], dtype=torch.float64)
+        self.sums[block] += torch.cat([difference, self.g.new_tensor([1.0, difference @ difference, cos, norm])])
 
     def statistics(self):
-        total, scalars = self.total.sum(0), self.scalars.sum(0)
-        without = [self._ratios(total - t, scalars - s) for t, s in zip(self.total, self.scalars, strict=True)]
+        total = self.sums.sum(0)
+        without = [self._ratios(total - block) for block in self.sums]
         with np.errstate(invalid="ignore"):  # without noise snr is infinite, and its error NaN
             errors = pd.DataFrame(without).std(ddof=0) * math.sqrt(BLOCKS - 1)  # jackknife
         row = {}
-        for name, value in self._ratios(total, scalars).items():
+        for name, value in self._ratios(total).items():
             row[name], row[f"{name}_se"] = value, errors[name]
         # Judged by the square: it is unbiased, and without bias scatters evenly around 0, which the root does not.
         square, square_se = row.pop("bias_squared"), row.pop("bias_squared_se")
@@ -153,9 +151,9 @@ class _Sums:
         row["bias_reads"] = f"{row['bias']:.3g} ± {row['bias_se']:.2g}" if resolved else "not resolved"
         return row
 
-    def _ratios(self, total, scalars):
-        n, squares, cos_sum, norm_sum = scalars.tolist()
-        shift = total / n  # E ĝ − g, as measured
+    def _ratios(self, sums):
+        n, squares, cos_sum, norm_sum = sums[-4:].tolist()
+        shift = sums[:-4] / n  # E ĝ − g, as measured
         shift2 = (shift @ shift).item()
         trace = max(0.0, (squares - n * shift2) / (n - 1))  # tr Σ, unbiased
         bias2 = shift2 - trace / n

@@ -14,7 +14,6 @@ from IPython.core.pylabtools import print_figure
 from matplotlib.figure import Figure
 
 from course_utils import plots
-from course_utils.data import load_dataset
 from course_utils.history import History
 from course_utils.live import LIVE, LiveRun
 from course_utils.rule import Rule
@@ -27,22 +26,21 @@ _png = partial(print_figure, bbox_inches=None, pil_kwargs={"compress_level": 1})
 class Playground(widgets.VBox):
     """Sliders for a rule: learning rate, noise, hidden units and the rule's own knobs, with a live figure.
 
-    rule_class: a subclass of `Rule` (the class, not a rule made from it). data: as from `load_dataset`; None loads
-    MNIST. sizes: None means one hidden layer of 128 units. training: more arguments for `train`, such as {"optimizer":
-    "adam"}; network: for `MLP`, such as activation="tanh". ValueError for a class that is no rule, and for what these
-    refuse. Without an event loop `run_steps` drives the run.
+    rule_class: a subclass of `Rule` (the class, not a rule made from it). data: as from `load_dataset`. sizes: None
+    means one hidden layer of 128 units. training: more arguments for `train`, such as {"optimizer": "adam"}; network:
+    for `MLP`, such as activation="tanh". ValueError for a class that is no rule, and for what these refuse. Without an
+    event loop `run_steps` drives the run.
     Attributes: sliders, {name: widget}; train, stop, reset, show_code, the buttons; rule and history, of the run on the
-    screen; error, what went wrong last.
+    screen; task, while Train drives it (to be awaited: it raises what goes wrong).
     """
 
-    def __init__(self, rule_class, data=None, sizes=None, epochs=3, seed=0, training=None, **network):
+    def __init__(self, rule_class, data, sizes=None, epochs=3, seed=0, training=None, **network):
         if not (isinstance(rule_class, type) and issubclass(rule_class, Rule)):
             raise ValueError(f"rule_class is {rule_class!r}; it must be a class derived from cu.Rule")
-        self.rule_class, self.loads_data = rule_class, data is None
-        self.data = data or load_dataset("mnist")
-        self.sizes = sizes or [self.data.x_train.shape[1], 128, int(self.data.y_train.max()) + 1]
+        self.rule_class, self.data = rule_class, data
+        self.sizes = sizes or [data.x_train.shape[1], 128, int(data.y_train.max()) + 1]
         self.network = {"seed": seed, **network}
-        every = max(1, min(2_500, len(self.data.x_train) // 4))
+        every = max(1, min(2_500, len(data.x_train) // 4))
         probing = {"eval_every": every, "probe_every": max(1, every // 4)}
         self.training = {"epochs": epochs, "schedule": "constant", "seed": seed, **probing, **(training or {})}
         self.runs: deque = deque(maxlen=5)  # (look, LiveRun); the last is the one on the screen:
@@ -51,7 +49,7 @@ class Playground(widgets.VBox):
         self.looks = cycle(plots.PALE)
         self.figure = Figure(figsize=(9, 4.2), dpi=100)  # pyplot would keep it for ever
         self.samples_shown, self.next_draw, self.drawn = 10 * every, 0.0, None
-        self.loop, self.task, self.error = asyncio._get_running_loop(), None, None
+        self.loop, self.task = asyncio._get_running_loop(), None
         self._make_sliders()
         super().__init__(self._parts())
         self.add_class("cu-playground")
@@ -73,7 +71,7 @@ class Playground(widgets.VBox):
         self.defaults = self._values()
         self.live = [name for name in self.sliders if name in {*LIVE, *self.rule_class.live_knobs}]
         for name in self.live:
-            self.sliders[name].observe(lambda _, name=name: self._on_loop(self._act, name), names="value")
+            self.sliders[name].observe(partial(self._act, name), names="value")
 
     def _parts(self):
         live = [widgets.HTML("<b>Act at once, also while training</b>"), *map(self.sliders.get, self.live)]
@@ -107,11 +105,11 @@ class Playground(widgets.VBox):
             self.loop.call_soon_threadsafe(self._guarded, action, *arguments)
 
     def _guarded(self, action, *arguments):
-        # Jupyter hides the errors of callbacks: show them here, keep them for `wait`, and let them go on.
+        # Jupyter hides the errors of callbacks: show them here, and let them go on.
         try:
             action(*arguments)
         except Exception as error:
-            self.error, self.message.value = error, _in_words(error)
+            self.message.value = _in_words(error)
             raise
         finally:
             self._draw(soon=self.history.status == "running")
@@ -125,7 +123,7 @@ class Playground(widgets.VBox):
         """A fresh run, ready for its first step; the one on the screen becomes a pale line."""
         if self.runs:
             self.run.stop()
-        self.error, self.message.value, self.code.value = None, "", ""
+        self.message.value = self.code.value = ""
         run = LiveRun(self.rule_class, self.data, self.sizes, self._values(), self.network, self.training)
         if self.runs and not self.history.steps:
             self.runs.pop()
@@ -157,15 +155,8 @@ class Playground(widgets.VBox):
         self._draw()
         return self.history
 
-    async def wait(self):
-        """Wait for the end of the run. Raises what went wrong in it, or in a callback."""
-        if self.task:
-            await self.task
-        if self.error:
-            raise self.error
-
-    def _act(self, name):
-        self.run.act(name, self._values()[name])
+    def _act(self, name, _):
+        self._on_loop(self.run.act, name, self._values()[name])
 
     def _reset(self):
         self.run.stop()
@@ -180,8 +171,7 @@ class Playground(widgets.VBox):
     @property
     def run_code(self):
         """The code that repeats the run on the screen, as far as it has come, bit for bit."""
-        load = 'data = cu.load_dataset("mnist")\n' if self.loads_data else ""
-        return load + self.run.code if self.history.steps else "# Press Train first: then this repeats the run."
+        return self.run.code if self.history.steps else "# Press Train first: then this repeats the run."
 
     def _draw(self, soon=False):
         """Show what has changed; `soon`: unless that was done a moment ago."""

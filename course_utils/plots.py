@@ -31,15 +31,7 @@ NO_RULES = {"Frozen hidden": ("grey", ":"), "Softmax regression": ("orange", "-.
 _OTHERS = [("red", "-."), ("green", "long dashes"), ("orange", "dash dot"), ("purple", "--"), ("sky", "-")]
 LAYER_STYLES = [(BLUE, "-"), (RED, "--"), (GREEN, "-."), (PURPLE, ":"), (ORANGE, "-"), (SKY, "--")]
 PALE = [(ORANGE, "--"), (GREEN, "-."), (PURPLE, ":"), (SKY, (0, (5, 1)))]  # earlier runs
-UNITS = {
-    "samples": "training images seen",
-    "seconds": "training time (s)",
-    "epoch": "epoch",
-    "val_accuracy": "validation accuracy (%)",
-    "train_accuracy": "training accuracy (%)",
-    "val_loss": "validation loss",
-    "train_loss": "training loss",
-}
+UNITS = {"samples": "training images seen", "seconds": "training time (s)", "val_accuracy": "validation accuracy (%)"}
 
 
 def style(title):
@@ -51,19 +43,18 @@ def style(title):
     return {"color": COLORS.get(color, color), "linestyle": LINES.get(line, line)}
 
 
-def curves(ax, histories, y="val_accuracy", x="samples"):
-    """Draw {label: History or frame} as column y against column x; accuracies in percent."""
+def curves(ax, histories):
+    """Draw {label: History or frame} as validation accuracy, in percent, against training images seen."""
     for name, history in histories.items():
         frame = getattr(history, "frame", history)
-        scale = 100 if "accuracy" in y else 1
-        ax.plot(frame[x], scale * frame[y], label=name, linewidth=1.8, **style(name))
-    ax.set(xlabel=UNITS.get(x, x), ylabel=UNITS.get(y, y))
+        ax.plot(frame.samples, 100 * frame.val_accuracy, label=name, linewidth=1.8, **style(name))
+    ax.set(xlabel=UNITS["samples"], ylabel=UNITS["val_accuracy"])
     dress(ax)
 
 
-def stored_band(ax, frame, name, column="val_accuracy"):
+def stored_band(ax, frame, name):
     """The range over seeds of a stored results frame (one rule), with the mean as a thin line, in percent."""
-    over_seeds = 100 * frame.groupby("samples")[column].agg(["min", "mean", "max"])
+    over_seeds = 100 * frame.groupby("samples").val_accuracy.agg(["min", "mean", "max"])
     look = style(name)
     label = f"{name}: {frame.seed.nunique()} stored seeds, {frame.device.iloc[0]}, {frame.measured.iloc[0]}"
     pale = {"color": look["color"], "alpha": 0.2, "linewidth": 0}
@@ -71,17 +62,16 @@ def stored_band(ax, frame, name, column="val_accuracy"):
     ax.plot(over_seeds["mean"], linewidth=0.7, **look)
 
 
-def angles(ax, history, net, x="samples"):
+def angles(ax, history, net):
     """Angle of each layer's estimate to the true gradient, over the band where 95 % of random directions lie."""
     frame = getattr(history, "frame", history)
     if "angle_1" not in frame:
         raise ValueError("this history holds no angles; train with probe_every=…, a number of samples")
-    for l in range(net.depth):
-        color, line = LAYER_STYLES[l % len(LAYER_STYLES)]
-        probed = frame.dropna(subset=[f"angle_{l + 1}"])
-        ax.plot(probed[x], probed[f"angle_{l + 1}"], color=color, linestyle=line, linewidth=1.8, label=f"layer {l + 1}")
+    for l, (color, line) in zip(range(1, net.depth + 1), cycle(LAYER_STYLES), strict=False):
+        angle = frame.set_index("samples")[f"angle_{l}"].dropna()
+        ax.plot(angle, color=color, linestyle=line, linewidth=1.8, label=f"layer {l}")
     draw_chance_band(ax, min(w.numel() + len(w) for w in net.weights))  # the widest: of the smallest layer, with biases
-    ax.set(xlabel=UNITS.get(x, x), ylabel="angle to the true gradient (°)", ylim=(-4, 124), yticks=range(0, 121, 30))
+    ax.set(xlabel=UNITS["samples"], ylabel="angle to the true gradient (°)", ylim=(-4, 124), yticks=range(0, 121, 30))
     dress(ax)
 
 

@@ -1,4 +1,4 @@
-"""What a bug report has to say about a machine: versions, device, cores, memory, data, widgets."""
+"""What a bug report has to say about a machine: versions, device, cores, memory, data."""
 
 import importlib.metadata
 import os
@@ -7,7 +7,6 @@ import re
 import sys
 from pathlib import Path
 
-import IPython
 import joblib
 import psutil
 import torch
@@ -16,8 +15,8 @@ from packaging.requirements import Requirement
 from course_utils import files
 from course_utils.device import current_device
 
-COURSE = "without-backprop"
-ALSO = ("jupyterlab_widgets",)  # not asked for by name, but no slider shows without it
+COURSE = Requirement("without-backprop")
+ALSO = "jupyterlab_widgets"  # not asked for by name, but no slider shows without it
 # Bytes that a container may use, as on Binder; psutil knows the whole machine only.
 LIMITS = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
@@ -31,41 +30,38 @@ def environment():
     device = torch.accelerator.current_accelerator(check_available=True) or "cpu"
     gpu = f": {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
     lines = {
-        "course": f"{_version(COURSE) or 'not installed'}, in {Path(__file__).resolve().parent}",
+        "course": f"{_version(COURSE)}, in {Path(__file__).resolve().parent}",
         "python": f"{platform.python_version()}, {sys.executable}",
         "platform": platform.platform(),
         "device": f"{device}{gpu} (set up: {current_device()})",
         "cores": f"{joblib.cpu_count()} to use of {os.cpu_count()}; torch uses {torch.get_num_threads()} threads",
         "memory": _memory(),
         "MNIST": _mnist(),
-        "widgets": _widgets(),
-        **{name: _judged(name, wanted) for name, wanted in _wanted()},
+        **_packages(),
     }
     width = max(map(len, lines))
-    return _without_home("\n".join(f"{name:{width}}  {value}" for name, value in lines.items()))
+    text = "\n".join(f"{name:{width}}  {value}" for name, value in lines.items())
+    for home in {Path.home(), Path.home().resolve()}:
+        text = re.sub(rf"{re.escape(str(home))}(?=[/\\])", "~", text)
+    return text
 
 
-def _wanted():
-    """(package, version range) of all that the course asks for, the extra `lab` included: lessons are opened in it."""
-    known = importlib.metadata.requires(COURSE) if _version(COURSE) else None
+def _packages():
+    """{package: version} of all that the course asks for, the extra `lab` included: lessons are opened in it."""
+    known = importlib.metadata.requires(COURSE.name) if _version(COURSE) != "MISSING" else None
     lines = known or ["torch", "numpy", "ipywidgets", "jupyterlab"]
-    asked = [r for r in map(Requirement, lines) if r.marker is None or r.marker.evaluate({"extra": "lab"})]
-    return [*sorted((r.name, r.specifier) for r in asked), *((name, None) for name in ALSO)]
+    asked = [r for r in map(Requirement, [*lines, ALSO]) if r.marker is None or r.marker.evaluate({"extra": "lab"})]
+    return {r.name: _version(r) for r in sorted(asked, key=str)}
 
 
-def _judged(name, wanted):
-    version = _version(name)
-    if version is None:
-        return "MISSING"
-    fits = not wanted or wanted.contains(version, prereleases=True)
-    return version if fits else f"{version}  OUTSIDE {wanted}"
-
-
-def _version(name):
+def _version(asked):
+    """The version of a package that is asked for, with a word where it is missing or outside the range."""
     try:
-        return torch.__version__ if name == "torch" else importlib.metadata.version(name)  # torch's: +cpu or +cu…
+        version = importlib.metadata.version(asked.name)
     except importlib.metadata.PackageNotFoundError:
-        return None
+        return "MISSING"
+    version = torch.__version__ if asked.name == "torch" else version  # +cpu or +cu…
+    return version if asked.specifier.contains(version, prereleases=True) else f"{version}  OUTSIDE {asked.specifier}"
 
 
 def _memory():
@@ -84,19 +80,3 @@ def _mnist():
     error = files.failed.get("mnist")
     then = f"download failed ({error}): DIGITS STAND IN" if error else "the first load will download it"
     return f"not in {' or '.join(map(str, folders))}; {then}"
-
-
-def _widgets():
-    """Whether a slider can show, as far as Python knows; the page has its own part in it."""
-    missing = [name for name in ("ipywidgets", *ALSO) if _version(name) is None]
-    if missing:
-        return f"no: {' and '.join(missing)} missing in this Python"
-    if not hasattr(IPython.get_ipython(), "kernel"):
-        return "not here: this Python runs outside a notebook"
-    return "yes, if the page has loaded them (an old page: reload it)"
-
-
-def _without_home(text):
-    for home in {str(Path.home()), str(Path.home().resolve())} - {"/"}:
-        text = re.sub(re.escape(home) + r"(?![\w.-])", "~", text)
-    return text

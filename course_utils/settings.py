@@ -46,9 +46,6 @@ class Schedule:
     def __repr__(self):
         return repr(self.steps[0][1] if len(self.steps) == 1 else self.steps)
 
-    def __eq__(self, other):
-        return repr(self) == repr(other)
-
 
 ALLOWED = {
     "epochs": above(0),

@@ -84,33 +84,28 @@ def code_of(thing, seen=()):
     if id(thing) in seen:
         return "again"
     seen = (*seen, id(thing))
+    thing = inspect.unwrap(getattr(thing, "__func__", thing))
     if isinstance(thing, property):
         return [code_of(part, seen) for part in (thing.fget, thing.fset)]
-    if not callable(thing) and not isinstance(thing, (staticmethod, classmethod)):
-        knob = isinstance(thing, Knob)
-        return repr({name: code_of(part, seen) for name, part in vars(thing).items()} if knob else thing)
-    thing = inspect.unwrap(getattr(thing, "__func__", thing))
+    if isinstance(thing, Knob):
+        return {name: code_of(part, seen) for name, part in vars(thing).items()}
+    if not callable(thing):
+        return repr(thing)
     if not isinstance(thing, (type, types.FunctionType)) or not is_typed(thing):
         return f"{getattr(thing, '__module__', '')} {getattr(thing, '__qualname__', type(thing).__qualname__)}"
     if isinstance(thing, type):
         return {name: code_of(part, seen) for name, part in sorted(vars(thing).items()) if name not in BY_MACHINE}
-    codes, names = _nested(thing.__code__), _globals(thing)
+    steps = [*_steps(thing.__code__)]
+    names = sorted({name for operation, name in steps if operation in ("LOAD_GLOBAL", "LOAD_NAME")})
+    helpers = {name: code_of(thing.__globals__[name], seen) for name in names if name in thing.__globals__}
     around = [code_of(cell.cell_contents, seen) for cell in thing.__closure__ or ()]
-    helpers = {name: code_of(thing.__globals__[name], seen) for name in names}
-    return [[_code(code, thing.__doc__) for code in codes], repr(thing.__defaults__), around, helpers]
+    return [steps, repr(thing.__defaults__), around, helpers]
 
 
-def _nested(code):
-    return [code, *(inner for c in code.co_consts if isinstance(c, types.CodeType) for inner in _nested(c))]
-
-
-def _globals(function):
-    steps = [step for code in _nested(function.__code__) for step in dis.get_instructions(code)]
-    names = {step.argval for step in steps if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
-    return sorted(names & set(function.__globals__))
-
-
-def _code(code, doc):
-    constants = [c for c in code.co_consts if c != doc and not isinstance(c, types.CodeType)]
-    in_order = [sorted(map(repr, c)) if isinstance(c, frozenset) else repr(c) for c in constants]
-    return [code.co_code.hex(), code.co_names, in_order]
+def _steps(code):
+    """(operation, argument) of a function's bytecode and of those inside it: without line numbers and docstrings."""
+    for step in dis.get_instructions(code):
+        if isinstance(step.argval, types.CodeType):
+            yield from _steps(step.argval)
+        else:  # strings, and so sets, are hashed anew in every process
+            yield step.opname, sorted(map(repr, step.argval)) if isinstance(step.argval, frozenset) else step.argval

@@ -37,15 +37,13 @@ def stored_rates(number):
 
 def read_tables(number, kind):
     """All tables of one kind, "runs" or "rates": the study's blocks in their order, rules in the registry's."""
-    number, lessons = f"{int(number):02d}", ROOT / "lessons"
-    if not lessons.is_dir():
-        raise FileNotFoundError(
-            f"the {kind} of lesson {number} are in the course's repository, not in the installed package: "
-            "clone it, and install it from there with `pip install -e .`"
-        )
-    paths = {path.stem: path for path in sorted(lessons.glob(f"{number}_*/made/{kind}/*.csv"))}
+    number = f"{int(number):02d}"
+    paths = {path.stem: path for path in sorted(ROOT.glob(f"lessons/{number}_*/made/{kind}/*.csv"))}
     if not paths:
-        raise FileNotFoundError(f"lesson {number} has no stored {kind}: make them with `make results N={number}`")
+        raise FileNotFoundError(
+            f"lesson {number} has no stored {kind} here: they are in the course's repository, not in the installed "
+            f"package (clone it, then `pip install -e .` there); `make results N={number}` makes them"
+        )
     tables = [read_table(paths[name]) for name in dict.fromkeys([*registry.ALL, *paths]) if name in paths]
     return pd.concat(tables, ignore_index=True).sort_values("block", kind="stable", ignore_index=True)
 

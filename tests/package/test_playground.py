@@ -52,7 +52,7 @@ def test_trains_and_says_so(lab):
 def test_every_slider_at_both_ends(lab, data, name, end):
     lab.sliders[name].value = ends(lab.sliders[name])[end]
     lab.run_steps(6)
-    assert lab.error is None
+    assert lab.message.value == ""
     assert_repeated(lab, data)
 
 

@@ -72,12 +72,6 @@ def test_curves_draw_what_the_frame_holds(ax, history):
     assert ax.get_facecolor() == ax.figure.get_facecolor() == (1, 1, 1, 1)
 
 
-def test_curves_leave_losses_in_their_unit(ax, history):
-    plots.curves(ax, {"Backprop": history}, y="val_loss", x="seconds")
-    assert np.allclose(ax.lines[0].get_ydata(), history.frame.val_loss)
-    assert "(s)" in ax.get_xlabel()
-
-
 def test_angles_are_drawn_with_the_chance_band(ax, history):
     plots.angles(ax, history, small_net((12, 9, 4)))
     assert [line.get_label() for line in ax.lines] == ["layer 1", "layer 2"]

@@ -65,12 +65,13 @@ def test_a_schedule_holds_each_value_from_its_samples_on():
     schedule.move(30, 4.0)
     schedule.move(30, 5.0)  # moved twice at one moment: the last word counts
     assert repr(schedule) == "[(0, 1.0), (10, 2.0), (20, 3.0), (30, 5.0)]"
-    assert Schedule.of(schedule) is schedule and Schedule(schedule.steps) == schedule != Schedule(1.0)
+    assert Schedule.of(schedule) is schedule and Schedule(schedule.steps).steps == schedule.steps
 
 
 def test_settings_are_checked_when_made_and_stay_as_they_are():
     settings = Settings(epochs=np.int64(2), lr=0.1, knobs={"gain": 2})
-    assert settings == Settings(epochs=2, lr=Schedule(0.1), knobs={"gain": 2}) and type(settings.epochs) is int
+    assert repr(settings) == repr(Settings(epochs=2, lr=Schedule(0.1), knobs={"gain": 2}))
+    assert type(settings.epochs) is int
     with pytest.raises(AttributeError):
         settings.epochs = 3
     assert replace(settings, epochs=3).lr is settings.lr  # a schedule is one, however often it is handed on
@@ -82,7 +83,7 @@ def test_default_lr_is_the_rules_own():
 
     rule = Slow(small_net((12, 9, 4), dtype=torch.float32))
     _, history = train(rule, lr=None, schedule="constant")
-    assert history.settings.lr == 0.0125
+    assert history.settings.lr.steps == [(0, 0.0125)]
 
 
 class Scaled(FeedbackAlignment):
