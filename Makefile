@@ -43,12 +43,12 @@ lab: data        ## open JupyterLab at the first lesson
 
 # A page waits more than it works, so the browser's part runs beside the rest, which takes what it leaves (nice) of the
 # cores: a page has to answer at once, a lesson under nbval has time. What the browser's part says is shown at the end.
-test: lint types spelling build-check data clock beside  ## everything a reviewer needs
+test: lint spelling build-check data clock beside  ## everything a reviewer needs
 	@echo "[test] all passed"
 
-beside: $(STAMP)  ## part of test: browser beside units and notebooks-test
+beside: $(STAMP)  ## part of test: browser beside types, units and notebooks-test
 	@trap 'kill 0' INT TERM; log=$$(mktemp); $(MAKE) --no-print-directory browser >"$$log" 2>&1 & pages=$$!; \
-	 nice $(MAKE) --no-print-directory units notebooks-test; rest=$$?; \
+	 nice $(MAKE) --no-print-directory types units notebooks-test; rest=$$?; \
 	 wait $$pages; pages=$$?; cat "$$log"; rm "$$log"; exit $$((rest + pages))
 
 check: lint types spelling build-check data clock units  ## before a commit: test without browser; of the lessons, those changed since main
