@@ -8,9 +8,11 @@ from helpers import batch, mutant
 from helpers.two_streams import make, slopes, some_known
 
 import course_utils as cu
+from course_utils import runs
 from course_utils.device import stream
 from course_utils.rules import BidirectionalPredictiveCoding
 from course_utils.rules.bidirectional_predictive_coding import Settling
+from course_utils.studies.bidirectional_predictive_coding import rebuilt, told_and_rebuilt
 
 EXACT = 1e-12
 
@@ -136,3 +138,28 @@ def test_what_cannot_be_asked_is_refused():
     crossed = make(loss="cross_entropy")
     with pytest.raises(ValueError, match="squared_error"):
         crossed.complete(x, some_known(x))
+
+
+def test_what_is_rebuilt_is_the_share_of_variance_that_layer_1_expects():
+    rule = make()
+    x, _ = batch(rule.net, n=40)
+    expects = rule.infer(x).down[0]
+    mean = x.mean(0)
+    share = 1 - ((x - expects) ** 2).sum() / ((x - mean) ** 2).sum()
+    assert rebuilt(rule, x, mean) == pytest.approx(share.item(), abs=EXACT)
+    with torch.no_grad():
+        for w in rule.top_down.weights:
+            w.zero_()
+        rule.top_down.biases[-1].copy_(mean)  # who always answers with the mean rebuilds nothing
+    assert abs(rebuilt(rule, x, mean)) < EXACT
+
+
+def test_a_tested_run_brings_its_pictures_along_where_there_is_a_second_stream():
+    settings = dict(sizes=[784, 16, 10], lr=0.003, seed=1, dataset="digits", epochs=2, optimizer="adam")
+    settings["network"] = {"loss": "squared_error"}
+    columns = ["rule", "samples", "val_accuracy", "test_accuracy", "lr", "sizes", "dataset"]
+    for beta, tested, more in ((0.1, True, 1), (0.1, False, 0), (0.0, True, 0)):
+        name = f"BidirectionalPredictiveCoding(generative={beta})"
+        both, plain = (run(name, test=tested, **settings) for run in (told_and_rebuilt, runs.one_run))
+        assert both[columns].head(len(plain)).equals(plain[columns])
+        assert list(both.dataset[len(plain) :]) == ["digits, rebuilt"] * more
