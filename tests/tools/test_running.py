@@ -70,7 +70,8 @@ def test_the_whole_test_holds_every_part(target):
 @pytest.mark.parametrize("fails", ["browser", "types", "units", "notebooks-test", "none"])
 def test_two_parts_beside_each_other_fail_when_one_of_them_does(tmp_path, fails):
     (beside,) = re.findall(r"^(beside:.*\n(?:\t.*\n)+)", MAKEFILE, re.M)
-    parts = "".join(f"{name}: ; @echo [{name}]; test {name} != {fails}\n" for name in ("browser", "types", "units", "notebooks-test"))
+    names = ("browser", "types", "units", "notebooks-test")
+    parts = "".join(f"{name}: ; @echo [{name}]; test {name} != {fails}\n" for name in names)
     (tmp_path / "Makefile").write_text(f"STAMP :=\n{beside}{parts}")
     run = subprocess.run(["make", "beside"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (run.returncode == 0) == (fails == "none"), run.stderr
