@@ -57,7 +57,8 @@ def test_nothing_else_is_edited_and_every_test_it_could_break_is_green(course):
     (course / "selection.py").write_text(SELECTION)
     names = ("build", "documents", "lessons", "maps", "figures", "house", "readme", "cost")
     tests = ["tests/contract", *(f"tests/tools/test_{name}.py" for name in names)]
-    verdicts = [path.relative_to(course) for path in sorted(course.glob("lessons/*/test_*verdicts.py"))]
+    all_rules = [course / f"lessons/{name}" for name in ("28_grand_comparison", "29_harder_worlds", "30_hybrids")]
+    verdicts = [path.relative_to(course) for lesson in all_rules for path in lesson.glob("test_*verdicts.py")]
     words = ["pytest", "-p", "selection", "-p", "no:cacheprovider", *tests, *map(str, verdicts), f"lessons/{NEW}"]
     assert len(verdicts) == 3 and " passed" in call(course, *words)
 
