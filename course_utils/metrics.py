@@ -11,18 +11,21 @@ import pandas as pd
 import torch
 
 from course_utils.checks import or_none, require, whole
+from course_utils.network import true_gradient
+
+__all__ = [
+    "alignment_angle",
+    "chance_band",
+    "cosine",
+    "gradient_statistics",
+    "gradients",
+    "layer_angles",
+    "no_trace",
+    "statistics_table",
+    "true_gradient",
+]
 
 BLOCKS = 10  # standard errors come from leaving out one tenth of the draws at a time
-
-
-def true_gradient(net, x, y):
-    """Autograd's gradient of net.loss at (x, y), without activity noise: one tensor a parameter, in order."""
-    noise, net.activity_noise = net.activity_noise, 0.0
-    try:
-        with torch.enable_grad():
-            return list(torch.autograd.grad(net.loss(net(x), y), list(net.parameters())))
-    finally:
-        net.activity_noise = noise
 
 
 def alignment_angle(update, reference):
@@ -86,6 +89,7 @@ def no_trace(rule):
 def gradient_statistics(rule, x, y, draws=100, batch_size=None, seed=0):
     """Bias, variance and angle of a rule's estimates ĝ against the true gradient g of all of (x, y).
 
+    g is the rule's `reference_gradient`: autograd's, of net.loss, unless the rule names another.
     batch_size None: the rule's own noise, at the fixed (x, y). An integer: each draw is a random mini-batch of
     x (without replacement, from `seed`), so that data noise comes on top. draws: at least 20.
     Returns a frame with one row a layer and one "all":
@@ -98,7 +102,7 @@ def gradient_statistics(rule, x, y, draws=100, batch_size=None, seed=0):
     require("draws", draws, whole(2 * BLOCKS))  # fewer cannot tell bias from variance
     require("batch_size", batch_size, or_none(whole(1, len(x))))
     rounding = 100 * torch.finfo(rule.net.weights[0].dtype).eps  # a bias below is the arithmetic's, not the rule's
-    sums = [_Sums(g, rounding) for g in _vectors(rule.net, true_gradient(rule.net, x, y))]
+    sums = [_Sums(g, rounding) for g in _vectors(rule.net, rule.reference_gradient(x, y))]
     picker = torch.Generator().manual_seed(seed)
     with no_trace(rule):
         for draw in range(draws):

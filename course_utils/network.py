@@ -13,12 +13,38 @@ from torch import nn
 from course_utils import checks
 from course_utils.device import current_device, stream_seed
 
-# name: f, and f′ written in h = f(a), because h is what a neuron has at hand
+
+def _step_derivative(h):
+    return torch.sign(h).clamp_(min=0)  # faster than (h > 0).to(h.dtype)
+
+
+def _tanh_derivative(h):
+    return 1 - h * h
+
+
+def _sigmoid_derivative(h):
+    return h * (1 - h)
+
+
+def _hard_sigmoid(a):
+    return a.clamp(0, 1)
+
+
+def _hard_sigmoid_derivative(h):
+    return ((h > 0) & (h < 1)).to(h.dtype)
+
+
+def _identity(a):
+    return a
+
+
+# name: f, and f′ written in h = f(a), because h is what a neuron has at hand. Named functions, which can be pickled.
 ACTIVATIONS = {
-    "relu": (torch.relu, lambda h: torch.sign(h).clamp_(min=0)),  # faster than (h > 0).to(h.dtype)
-    "tanh": (torch.tanh, lambda h: 1 - h * h),
-    "sigmoid": (torch.sigmoid, lambda h: h * (1 - h)),
-    "linear": (lambda a: a, torch.ones_like),
+    "relu": (torch.relu, _step_derivative),
+    "tanh": (torch.tanh, _tanh_derivative),
+    "sigmoid": (torch.sigmoid, _sigmoid_derivative),
+    "hard_sigmoid": (_hard_sigmoid, _hard_sigmoid_derivative),
+    "linear": (_identity, torch.ones_like),
 }
 LOSSES = ("cross_entropy", "squared_error")
 INITS = ("gaussian", "uniform")
@@ -42,10 +68,10 @@ class LayerParameters(nn.ParameterList):
 class MLP(nn.Module):
     """A fully connected network of the given layer sizes, for example [784, 256, 10].
 
-    sizes: list of at least two positive ints, input first. activation: "relu", "tanh", "sigmoid" or "linear"
-    (hidden layers; the output layer is linear). loss: "cross_entropy" (softmax on the outputs) or
-    "squared_error" (½ Σ over units of (ŷ − y)²), both averaged over the batch. init: "gaussian" or "uniform",
-    with standard deviation √(2 / fan_in) for relu and √(1 / fan_in) otherwise; biases start at 0.
+    sizes: list of at least two positive ints, input first. activation: "relu", "tanh", "sigmoid", "hard_sigmoid"
+    (a between 0 and 1) or "linear" (hidden layers; the output layer is linear). loss: "cross_entropy" (softmax on
+    the outputs) or "squared_error" (½ Σ over units of (ŷ − y)²), both averaged over the batch. init: "gaussian" or
+    "uniform", with standard deviation √(2 / fan_in) for relu and √(1 / fan_in) otherwise; biases start at 0.
     The same seed gives the same weights on every device. Raises ValueError for sizes that make no network and
     for unknown names.
     """
@@ -175,3 +201,13 @@ class MLP(nn.Module):
     def check_target(self, out, y):
         """Raise ValueError unless y is (batch,) int64 in range, or floating (batch, classes), for these outputs."""
         checks.check_target(y, out, self.loss_name)
+
+
+def true_gradient(net, x, y):
+    """Autograd's gradient of net.loss at (x, y), without activity noise: one tensor a parameter, in order."""
+    noise, net.activity_noise = net.activity_noise, 0.0
+    try:
+        with torch.enable_grad():
+            return list(torch.autograd.grad(net.loss(net(x), y), list(net.parameters())))
+    finally:
+        net.activity_noise = noise

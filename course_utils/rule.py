@@ -7,6 +7,7 @@ from torch import nn
 
 from course_utils.checks import above, at_least, between, check_seed, one_of, require, whole
 from course_utils.device import stream
+from course_utils.network import true_gradient
 
 __all__ = ["FeedbackWeights", "Knob", "Rule", "above", "at_least", "between", "one_of", "whole"]
 
@@ -137,6 +138,13 @@ class Rule(nn.Module):
     def parameter_groups(self, lr):
         """What `train` gives the optimiser, for layers that want different rates: groups as torch.optim takes them."""
         return [{"params": list(self.parameters()), "lr": lr}]
+
+    def reference_gradient(self, x, y):
+        """What the rule's estimates are held against: autograd's gradient of net.loss, a tensor a parameter of net.
+
+        A rule that follows another gradient (a recurrent network's, say) returns that one.
+        """
+        return true_gradient(self.net, x, y)
 
     def add_grad(self, parameter, gradient):
         """Add a gradient to `parameter.grad` as PyTorch does. The tensor is taken over: do not write into it after."""

@@ -9,7 +9,7 @@ from tqdm.auto import tqdm
 from course_utils.checks import NotFinite, let_in
 from course_utils.device import stream
 from course_utils.history import History
-from course_utils.metrics import gradients, layer_angles, no_trace, true_gradient
+from course_utils.metrics import gradients, layer_angles, no_trace
 from course_utils.settings import Schedule, Settings
 
 TRAINING_IMAGES = 1_000  # that a row's training accuracy is measured on; more would cost what the validation costs
@@ -26,7 +26,8 @@ def train(rule, data, *, progress=True, **settings):
     input_noise=0.0, activity_noise=0.0: std of Gaussian noise on pixels, on hidden pre-activations; like lr.
     knobs: {name of one of the rule's `live_knobs`: like lr}. seed=0: of the batches' order and the noise.
     eval_every, probe_every: in samples. Evaluation defaults to once an epoch, probes (the angle of `.grad` to the
-    true gradient of the same batch) to never. stop_after: end after that many samples, with the schedule of all epochs.
+    rule's `reference_gradient` of the same batch, by default the true one) to never. stop_after: end after that many
+    samples, with the schedule of all epochs.
     ValueError for anything out of range. Interrupting the kernel returns the history so far. A run whose loss becomes
     NaN or infinite ends with status "diverged" and says so.
     """
@@ -68,7 +69,7 @@ def steps(rule, data, settings):
             _set_rates(optimizer, rates, settings, history)
             _set_knobs(rule, settings, history.samples)
             probe_due = history.passes(settings.probe_every, len(x))
-            reference = _probe(history, true_gradient, net, x, y) if probe_due else None
+            reference = _probe(history, rule.reference_gradient, x, y) if probe_due else None
             net.activity_noise = settings.activity_noise.at(history.samples)
             net.noise_seed = int(torch.randint(2**31, (), generator=noise_seeds))
             estimates: list[list[torch.Tensor]] = []
@@ -205,7 +206,7 @@ def _first_angles(rule, data, batch_size):
     x, y = data.x_train[:batch_size], data.y_train[:batch_size]
     with no_trace(rule):
         rule.backward(x, y)
-        return layer_angles(rule.net, gradients(rule.net), true_gradient(rule.net, x, y))
+        return layer_angles(rule.net, gradients(rule.net), rule.reference_gradient(x, y))
 
 
 def _factor(schedule, progress, samples):

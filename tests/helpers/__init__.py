@@ -10,7 +10,7 @@ from course_utils.data import Dataset
 from course_utils.network import MLP
 from course_utils.rule import Knob, Rule, above, between, one_of, whole
 
-ACTIVATIONS = ["relu", "tanh", "sigmoid", "linear"]
+ACTIVATIONS = ["relu", "tanh", "sigmoid", "hard_sigmoid", "linear"]
 LOSSES = ["cross_entropy", "squared_error"]
 
 

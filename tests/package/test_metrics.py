@@ -4,10 +4,20 @@ import math
 
 import pytest
 import torch
-from helpers import batch, by_name, clusters, grads, largest_difference, small_net, snapshot
+from helpers import AutogradRule, batch, by_name, clusters, grads, largest_difference, small_net, snapshot
 
 import course_utils as cu
-from course_utils.metrics import alignment_angle, chance_band, cosine, layer_angles, no_trace, true_gradient
+from course_utils.controls import Around
+from course_utils.metrics import (
+    alignment_angle,
+    chance_band,
+    cosine,
+    gradient_statistics,
+    layer_angles,
+    no_trace,
+    true_gradient,
+)
+from course_utils.network import MLP
 from course_utils.rules import Backprop, FeedbackAlignment
 
 
@@ -123,3 +133,30 @@ def test_probed_training_is_bit_equal_to_unprobed_training(noise):
 def test_cosine_is_exact_enough_for_float32():
     u = torch.randn(300_000)
     assert cosine(u, u) == pytest.approx(1, abs=1e-12) and isinstance(cosine(u, u), float)
+
+
+class Opposed(AutogradRule):
+    """Follows −2 g, and says so."""
+
+    def change(self, gradient):
+        return -2 * gradient
+
+    def reference_gradient(self, x, y):
+        return [self.change(g) for g in super().reference_gradient(x, y)]
+
+
+class Silent(Opposed):
+    """The same, without saying so."""
+
+    def reference_gradient(self, x, y):
+        return AutogradRule.reference_gradient(self, x, y)
+
+
+def test_a_rule_may_name_the_gradient_that_it_follows():
+    x, y = batch(small_net())
+    for rule_class, projection, angle in ((Opposed, 1, 0), (Silent, -2, 180)):
+        for rule in (rule_class(small_net()), Around(rule_class(small_net()))):
+            row = gradient_statistics(rule, x, y, draws=20).iloc[-1]
+            assert abs(row.projection - projection) < 1e-9
+            history = cu.train(rule_class(MLP([12, 5, 4])), clusters(), epochs=1, probe_every=64, progress=False)
+            assert (abs(history.frame[["angle_1", "angle_2"]] - angle) < 0.1).all(axis=None)
