@@ -79,10 +79,18 @@ def final_accuracy(rule, data, epochs=1, lr=0.1, **settings):
 
 
 def best_lr(table):
-    """{rule: the lr whose run ended with the best validation accuracy}, of a frame with several lr a rule."""
-    last = table.groupby(["rule", "lr"]).tail(1)
-    best = last.loc[last.groupby("rule").val_accuracy.idxmax()]
-    return dict(zip(best.rule, best.lr, strict=True))
+    """{rule: the lr whose runs ended with the best validation accuracy}, of a frame with several lr a rule.
+
+    With several seeds: by the mean, and of rates within one standard error of the best the smallest.
+    """
+    chosen = {}
+    for rule, rates in table.groupby("rule", sort=False):
+        last = rates.groupby(["lr", "seed"], sort=False).tail(1).groupby("lr", sort=False).val_accuracy
+        mean, error = last.mean(), last.sem()
+        best = mean.idxmax()  # the first of equals
+        near = mean.index[mean >= mean[best] - error[best]]  # none with one seed, whose error is not known
+        chosen[rule] = min(near, default=best)
+    return chosen
 
 
 def sweep(

@@ -9,7 +9,8 @@ study.yaml is a list of `blocks:`, each of them rules, sizes, lrs, seeds, epochs
 seed, one epoch on 20,000 images, if search_epochs and search_images do not say otherwise), unless only one is given.
 While the best rate of a rule stands at the edge of its grid, the next one is tried, six times at most.
 `confirm: 2` then runs the winner and the two smaller rates next to it for the whole length, again on validation, for
-a short race prefers rates that are too high for a long one. Then the seeds run.
+a short race prefers rates that are too high for a long one; `confirm_seeds: 3` takes the mean of three seeds, and of
+rates within one standard error of the best the smallest. Then the seeds run.
 `function: course_utils.studies.harder_worlds.online` names another function than `runs.one_run` for a block's runs;
 keys that are not read here go to it. `targets:` and `judged:` are for the tests: what has to come out, for which rules.
 
@@ -54,6 +55,7 @@ class Block:
     lrs: dict  # {rule: its rates, in the order in which they are tried}
     seeds: int
     confirm: int
+    confirm_seeds: int
     search: dict
     settings: dict
     best: dict = field(default_factory=dict)  # {phase: {rule: lr}}
@@ -76,7 +78,7 @@ class Block:
         settings = self.search if phase == "search" else self.settings
         if phase == "confirm":
             settings = {name: value for name, value in settings.items() if name != "eval_every"} | {"test": False}
-        seeds = self.seeds if phase == "seeds" else 1
+        seeds = {"search": 1, "confirm": self.confirm_seeds, "seeds": self.seeds}[phase]
         return sweeps.grid(self.rules, self.sizes, self.rates(phase), seeds=seeds, **settings)
 
     def walk_on(self, phase):
@@ -99,14 +101,16 @@ def next_rate(lrs, best):
     return float(f"{best * best / neighbour:.2g}")
 
 
-def read_block(rules, sizes, lrs, seeds=5, also=(), confirm=0, search_images=20_000, search_epochs=1, **settings):
+def read_block(
+    rules, sizes, lrs, seeds=5, also=(), confirm=0, confirm_seeds=1, search_images=20_000, search_epochs=1, **settings
+):
     """A block as it stands in study.yaml."""
     rules = [*(list(cu.rules.ALL) if rules == "all" else rules), *also]
     function = pkgutil.resolve_name(settings.pop("function", "course_utils.runs.one_run"))
     settings = {"dataset": "mnist", "test": True, "function": function, **settings}
     search = {name: value for name, value in settings.items() if name not in NOT_IN_SEARCH}
     search |= {"limit": search_images, "epochs": search_epochs, "test": False}
-    return Block(rules, sizes, {rule: list(lrs) for rule in rules}, seeds, confirm, search, settings)
+    return Block(rules, sizes, {rule: list(lrs) for rule in rules}, seeds, confirm, confirm_seeds, search, settings)
 
 
 def measure(blocks, phase):

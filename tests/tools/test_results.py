@@ -109,8 +109,27 @@ def test_the_search_walks_six_times_at_most_and_from_equals_not_at_all():
         assert block.walk_on("search") == (number < 6)
     assert block.lrs["ZIL"] == pytest.approx([0.1 * 2**k for k in range(8)], rel=0.05)
     assert results.next_rate([0.1, 0.3], 0.1) == pytest.approx(0.033) and results.next_rate([0.1], 0.1) is None
-    ties = pd.DataFrame({"rule": "ZIL", "lr": [0.3, 0.1, 0.03], "val_accuracy": [0.2, 0.5, 0.5]})
+    ties = pd.DataFrame({"rule": "ZIL", "seed": 0, "lr": [0.3, 0.1, 0.03], "val_accuracy": [0.2, 0.5, 0.5]})
     assert sweeps.best_lr(ties) == {"ZIL": 0.1}  # the rate tried later has to be better, or a walk would not end
+
+
+def test_with_several_seeds_a_rate_within_one_standard_error_of_the_best_is_preferred_if_smaller():
+    seeds = {"rule": "ZIL", "seed": [0, 1, 2]}
+    best = {"lr": 0.3, "val_accuracy": [0.94, 0.96, 0.98]}  # mean .96, standard error .0115
+    near, far = {"lr": 0.1, "val_accuracy": 0.949}, {"lr": 0.03, "val_accuracy": 0.948}
+    table = [pd.DataFrame(seeds | rate) for rate in (best, near, far)]
+    assert sweeps.best_lr(pd.concat(table)) == {"ZIL": 0.1}
+    assert sweeps.best_lr(pd.concat(table).query("seed == 2")) == {"ZIL": 0.3}
+    assert sweeps.best_lr(pd.concat([table[0], table[2]])) == {"ZIL": 0.3}
+
+
+def test_a_long_race_on_three_seeds(course):
+    block = {**BLOCK, "rules": ["Backprop"], "lrs": [0.03, 0.1, 0.3], "confirm": 2, "confirm_seeds": 3, "seeds": 1}
+    course("96", block)
+    results.main(["96", "--jobs", "1"])
+    rates = cu.stored_rates(96)
+    longest = rates[rates.samples == rates.samples.max()]
+    assert longest.groupby("lr").seed.unique().map(len).max() == 3 and rates.test_accuracy.isna().all()
 
 
 def test_the_tool_confirms_the_rate_in_a_long_race(course, tmp_path):
