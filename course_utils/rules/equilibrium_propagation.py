@@ -40,7 +40,7 @@ class Sweeps:
 
     net: Any
     feedback = Knob(0.3, between(0, 1), slider=(0.0, 1.0, "linear"), live=True)
-    free_sweeps = Knob(10, whole(0), slider=(0, 40, "linear"), live=True)
+    free_sweeps = Knob(15, whole(0), slider=(0, 40, "linear"), live=True)
     damping = Knob(0.5, between(0.05, 1), slider=(0.05, 1.0, "linear"), live=True)
 
     @property
