@@ -14,9 +14,9 @@ def circuit():
     """The three rules: what comes down, and what a synapse or a second network makes of it."""
     figure = Figure(figsize=(10.2, 3.5), layout="constrained")
     rules = {
-        "Contrastive Hebbian": ("γ W₂ᵀ", "without y:  s₁⁻, ŷ⁻\nwith y:  s₁⁺, ŷ⁺", "(ŷ⁺ − ŷ⁻), (s₁⁺ − s₁⁻): both count"),
-        "GeneRec": ("γ B₂: its own", "without y:  s₁⁻, ŷ⁻\nwith y:  s₁⁺, ŷ⁺", "receiver's change × sender before"),
-        "Almeida–Pineda": ("γ W₂ᵀ", "", "errors z settle in a second network"),
+        "Contrastive Hebbian": ("γ W₂ᵀ", "without y:  s₁⁻, ŷ⁻\nwith y:  s₁⁺, ŷ⁺", "W₂ learns from ŷ⁺s₁⁺ − ŷ⁻s₁⁻"),
+        "GeneRec": ("γ B₂", "without y:  s₁⁻, ŷ⁻\nwith y:  s₁⁺, ŷ⁺", "W₂ learns from (ŷ⁺ − ŷ⁻) s₁⁻"),
+        "Almeida–Pineda": ("γ W₂ᵀ", "", "W₂ learns from z₂ s₁ + γ ŷ z₁"),
     }
     for ax, (title, (down, phases, words)) in zip(figure.subplots(1, 3), rules.items(), strict=True):
         circuits.circuit(ax, ["x", "s₁", "ŷ"], ["W₁", "W₂"], [None, None], error="", title=title)
@@ -37,10 +37,10 @@ def circuit():
 
 def settling(data):
     """The animated settling of the lesson at three of its sweeps, for a reader without a kernel."""
-    pupil = cu.rules.ContrastiveHebbian(cu.MLP([784, 32, 10], seed=2, **UNIT), feedback=0.3, damping=0.3)
+    pupil = cu.rules.ContrastiveHebbian(cu.MLP([784, 32, 10], activation="tanh", loss="squared_error", seed=2), feedback=0.3, damping=0.3)
     few = cu.load_dataset("mnist", limit=5_000)
     cu.train(pupil, few, epochs=1, lr=0.01, optimizer="adam", progress=False)
-    x, y, net = data.x_val[[18]], data.y_val[[18]], pupil.net
+    x, y, net = data.x_val[[9]], data.y_val[[9]], pupil.net
     h = [a.detach() for a in net.activations(x)]
     delta = (net.output_error(h[-1], y) @ net.weights[1].detach())[0] * net.derivative(h[1])[0]
     free = pupil.settle(x, sweeps=21)
@@ -65,4 +65,4 @@ def play(data):
     """The playground at three gains and with a gentle teacher, for a reader without a kernel."""
     runs = {f"γ = {gain:g}": {"feedback": gain} for gain in (0.03, 0.3, 1.0)}
     runs["γ = 1, clamp 0.1"] = {"feedback": 1.0, "clamp": 0.1}
-    return gallery(cu.rules.ContrastiveHebbian, data, runs, training={"epochs": 1, "lr": 0.1}, **UNIT)
+    return gallery(cu.rules.ContrastiveHebbian, data, runs, angles=(0, 125), training={"epochs": 1, "lr": 0.1}, **UNIT)
