@@ -172,6 +172,8 @@ class EquilibriumPropagation(Settling, Rule):
 
     @torch.no_grad()
     def backward(self, x, y):
+        if self.symmetric and self.nudge >= 1 and self.net.loss_name == "squared_error":
+            raise ValueError(f"nudge is {self.nudge}; pushed away by 1 or more the output never rests: take less")
         drives = self.drives(x)
         free = self.settle(x, drives=drives)
         plus = self.settle(x, free, self.nudged_sweeps, self.nudge, y, drives)
