@@ -79,7 +79,9 @@ def test_euler_comes_to_the_same_rest_and_takes_five_times_the_sweeps_or_more():
     x, y = batch(net, n=5)
     ours, euler = EquilibriumPropagation(net), Euler(net)
     assert all(torch.allclose(a, b, atol=1e-9) for a, b in zip(ours.rest(x), euler.rest(x), strict=True))
-    assert all(torch.allclose(a, b, atol=1e-9) for a, b in zip(ours.rest(x, 0.3, y), euler.rest(x, 0.3, y), strict=True))
+    assert all(
+        torch.allclose(a, b, atol=1e-9) for a, b in zip(ours.rest(x, 0.3, y), euler.rest(x, 0.3, y), strict=True)
+    )
     assert 5 <= sweeps_to_rest(euler, x, 0.1) / sweeps_to_rest(ours, x, 0.5) <= 8
     drifting = mutant(Euler, ".clamp(0, 1)", "")(net)
     assert not torch.allclose(drifting.rest(x)[1], ours.rest(x)[1], atol=1e-3)
