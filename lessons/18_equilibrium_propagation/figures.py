@@ -92,7 +92,7 @@ def settling(data):
 
 
 def play(data):
-    """The playground at its defaults, with full feedback, one-sided, and without a free phase, for a reader without a kernel."""
+    """The playground at its defaults, with full feedback, one-sided, and so without a free phase, without a kernel."""
     runs = {
         "default: γ = 0.3, both sides": {},
         "γ = 1": {"feedback": 1.0},

@@ -1,4 +1,4 @@
-"""The science of equilibrium propagation: rest, energy, contrast. Each fact is a function that a wrong rule must fail."""
+"""The science of equilibrium propagation: rest, energy, contrast. A wrong rule must fail each fact."""
 
 import pytest
 import torch
