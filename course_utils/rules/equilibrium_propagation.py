@@ -155,7 +155,7 @@ class EquilibriumPropagation(Settling, Rule):
 
     title = "Equilibrium propagation"
     look = ("green", "-")
-    lr = 0.1
+    lr = 0.03
     nudge = Knob(0.5, above(0), slider=(0.01, 0.9, "log"), live=True)
     nudged_sweeps = Knob(5, whole(1), slider=(1, 40, "linear"), live=True)
     symmetric = Knob(True, one_of(True, False))

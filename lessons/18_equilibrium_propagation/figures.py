@@ -52,7 +52,7 @@ def nudge():
             ax.plot(lowest, 0, "o", color=color)
         ax.axvline(y, color=plots.GREY, linewidth=0.8)
         ax.set(xlabel="state s of the output neuron (grey: the answer)", ylim=(-0.05, 1.2))
-        ax.set_title("Weak: equal shifts" if beta < 0.5 else "Strong: pushed further than pulled")
+        ax.set_title("Weak: nearly equal shifts" if beta < 0.5 else "Strong: pushed further than pulled")
         plots.dress(ax)
     axes[0].set_ylabel("energy F, from its lowest point")
     return figure
@@ -92,11 +92,19 @@ def settling(data):
 
 
 def play(data):
-    """The playground at its defaults, with full feedback, one-sided, and so without a free phase, without a kernel."""
+    """The playground at its defaults, with full feedback, one-sided, and one-sided in haste, without a kernel."""
     runs = {
         "default: γ = 0.3, both sides": {},
         "γ = 1": {"feedback": 1.0},
         "one-sided": {"symmetric": False},
-        "one-sided, no free phase": {"symmetric": False, "free_sweeps": 0},
+        "one-sided, 2 free sweeps": {"symmetric": False, "free_sweeps": 2},
     }
-    return gallery(cu.rules.EquilibriumPropagation, data, runs, angles=(-3, 125), training={"lr": 0.1}, **BOUNDED)
+    return gallery(
+        cu.rules.EquilibriumPropagation,
+        data,
+        runs,
+        accuracies=(50, 100),
+        angles=(-3, 125),
+        training={"lr": 0.03},
+        **BOUNDED,
+    )
