@@ -97,6 +97,8 @@ class Settling(Sweeps):
     Not a rule itself: `class MyRule(Settling, Rule)` settles, and writes `backward`.
     """
 
+    add_grad: Any  # the rule's
+
     def gain(self, l):
         """γ^(l−L), the weight of layer l in the energy, l = 1 … L; without feedback there is only the output's."""
         return self.feedback ** (l - self.net.depth) if self.feedback else float(l == self.net.depth)
