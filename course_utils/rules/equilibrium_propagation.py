@@ -65,7 +65,7 @@ class Sweeps:
         """The states after all of them, at once, have gone a share `damping` of the way to where their inputs pull: (1)."""
         new, a = [s[0]], drives[0]
         for l in range(1, self.net.depth):
-            goal = self.net.nonlinearity(torch.addmm(a, s[l + 1], self.back[l], alpha=self.feedback))
+            goal = self.net.nonlinearity(torch.addmm(a, s[l + 1], self.back[l], alpha=self.feedback))  # (1)
             new.append(torch.lerp(s[l], goal, damping))
             a = torch.addmm(drives[l], s[l], self.net.weights[l].T)
         return [*new, torch.lerp(s[-1], self.output(a, s[-1], beta, y), damping)]
@@ -75,8 +75,8 @@ class Sweeps:
         if not beta:
             return a
         if self.net.loss_name == "squared_error":
-            return a - beta / (1 + beta) * self.net.output_error(a, y)
-        return a - beta * self.net.output_error(s, y)
+            return a - beta / (1 + beta) * self.net.output_error(a, y)  # (2)
+        return a - beta * self.net.output_error(s, y)  # (2)
 
     @torch.no_grad()
     def settle(self, x, s=None, sweeps=None, beta=0.0, y=None, drives=None):
@@ -97,6 +97,8 @@ class Settling(Sweeps):
     Not a rule itself: `class MyRule(Settling, Rule)` settles, and writes `backward`.
     """
 
+    add_grad: Any  # the rule's
+
     def gain(self, l):
         """γ^(l−L), the weight of layer l in the energy, l = 1 … L; without feedback there is only the output's."""
         return self.feedback ** (l - self.net.depth) if self.feedback else float(l == self.net.depth)
@@ -108,7 +110,7 @@ class Settling(Sweeps):
         for l in range(1, self.net.depth + 1):
             a = below[0] if l == 1 else torch.addmm(below[l - 1], s[l - 1], self.net.weights[l - 1].T)
             own = cost_of_activity(s[l], self.net.activation_name if l < self.net.depth else "linear")
-            total = total + self.gain(l) * (own - s[l] * a).sum(1)
+            total = total + self.gain(l) * (own - s[l] * a).sum(1)  # (3)
         return total
 
     def contrast(self, plus, minus, width):
@@ -116,7 +118,7 @@ class Settling(Sweeps):
         for l in range(self.net.depth):
             share = self.gain(l + 1) / (width * len(plus[0]))
             post = share * (minus[l + 1] - plus[l + 1])
-            gradient = post.T @ minus[l]
+            gradient = post.T @ minus[l]  # (4)
             if l > 0:  # so written, no digits are lost in a difference of two large products
                 gradient.addmm_(plus[l + 1].T, minus[l] - plus[l], alpha=share)
             self.add_grad(self.net.weights[l], gradient)
@@ -155,7 +157,7 @@ class EquilibriumPropagation(Settling, Rule):
 
     title = "Equilibrium propagation"
     look = ("green", "-")
-    lr = 0.1
+    lr = 0.03
     nudge = Knob(0.5, above(0), slider=(0.01, 0.9, "log"), live=True)
     nudged_sweeps = Knob(5, whole(1), slider=(1, 40, "linear"), live=True)
     symmetric = Knob(True, one_of(True, False))
@@ -172,6 +174,8 @@ class EquilibriumPropagation(Settling, Rule):
 
     @torch.no_grad()
     def backward(self, x, y):
+        if self.symmetric and self.nudge >= 1 and self.net.loss_name == "squared_error":
+            raise ValueError(f"nudge is {self.nudge}; pushed away by 1 or more the output never rests: take less")
         drives = self.drives(x)
         free = self.settle(x, drives=drives)
         plus = self.settle(x, free, self.nudged_sweeps, self.nudge, y, drives)

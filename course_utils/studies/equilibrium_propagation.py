@@ -21,6 +21,13 @@ class Euler(equilibrium.EquilibriumPropagation):
         return [*new, s[-1] + damping * pull]
 
 
+def race(name, sizes, lr, seed, dataset="mnist", limit=None, test=False, network=None, **training):
+    """As `runs.one_run`, also for the classes of this file."""
+    kind, knobs = read_call(name)
+    rule = make_rule(globals().get(kind, kind), sizes, seed, knobs, **(network or {}))
+    return run_rule(rule, name, load_dataset(dataset, limit=limit), lr, seed, test=test, network=network, **training)
+
+
 class OwnFeedback(equilibrium.EquilibriumPropagation):
     """What comes down comes through weights of its own, random and fixed; the rest is as ever."""
 
@@ -59,10 +66,3 @@ class Corrected(OwnFeedback):
             goals.append(self.output(a[-1], s[-1], beta, y))
             s = [s[0], *(torch.lerp(old, new, self.damping) for old, new in zip(s[1:], goals, strict=True))]
         return s
-
-
-def race(name, sizes, lr, seed, dataset="mnist", limit=None, test=False, network=None, **training):
-    """As `runs.one_run`, also for the classes of this file."""
-    kind, knobs = read_call(name)
-    rule = make_rule(globals().get(kind, kind), sizes, seed, knobs, **(network or {}))
-    return run_rule(rule, name, load_dataset(dataset, limit=limit), lr, seed, test=test, network=network, **training)
