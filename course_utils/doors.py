@@ -1,0 +1,98 @@
+"""Who comes in is what it says it is: a rule, made as rules are made, that teaches something in its first step."""
+
+import functools
+import inspect
+
+import torch
+
+
+def check_rule(rule):
+    """Raise ValueError unless it is a rule, made from its class by `Rule.__init__`; or a wrapper of one."""
+    if isinstance(rule, type):
+        raise ValueError(f"rule is the class {rule.__name__}; make a rule of it first: {rule.__name__}(net)")
+    kind = type(rule).__name__
+    if not all(hasattr(type(rule), name) for name in ("backward", "step")):
+        raise ValueError(f"rule is a {kind}; it must be a rule for a network, as cu.rules.Backprop(net) is")
+    if not isinstance(getattr(rule, "generator", None), torch.Generator):
+        raise ValueError(
+            f"{kind}.__init__ never calls super().__init__(net, seed), which makes it a rule; call it first"
+        )
+
+
+def takes_seed(make):
+    """Does a rule's class, or a function that makes one, take a seed? A rule of one's own may have nothing to draw."""
+    return any(p.name == "seed" or p.kind is p.VAR_KEYWORD for p in inspect.signature(make).parameters.values())
+
+
+def in_words(rule, error):
+    """A ValueError for the AttributeError of what the rule asked of its network in vain; else the error itself."""
+    net = vars(rule).get("_modules", {}).get("net")
+    if net is None or error.obj is not net:
+        return error
+    return ValueError(
+        f"net is a {type(net).__name__} without {error.name}, which {rule.title} asks for; a cu.MLP has it"
+    )
+
+
+def asks_of_net(method):
+    """The method of a rule; what its network lacks is then told in a sentence."""
+
+    @functools.wraps(method)
+    def told(rule, *arguments, **keywords):
+        try:
+            return method(rule, *arguments, **keywords)
+        except AttributeError as error:
+            raise in_words(rule, error) from None
+
+    return told
+
+
+def must_teach(rule):
+    """Raise ValueError when `.grad` of all that the rule says it teaches is empty."""
+    if all(p.grad is None for _, p in rule.taught()):
+        raise ValueError(
+            f"{rule.title} fills no .grad of what it teaches, by its taught() the weights and biases of its network or "
+            "its own: there is nothing to compare with the gradient. Parameters with requires_grad False stay empty"
+        )
+
+
+def first_step(step, history, own_rates, rule, x, y, optimizer, estimates):
+    """step(…), the first of a run, looked at closely: ValueError for what would go wrong unseen.
+
+    own_rates: the run sets the learning rates of the optimiser, so that nobody else may. A rule that teaches nothing
+    goes on, for it may be meant; history.note says so.
+    """
+    before = [p.detach().clone() for p in rule.parameters()]
+    rates, filled = [group["lr"] for group in optimizer.param_groups], {}
+
+    def look(*_):
+        filled.update({name: p.grad for name, p in rule.named_parameters() if p.grad is not None})
+
+    hook = optimizer.register_step_pre_hook(look)
+    try:
+        loss = step(rule, x, y, optimizer, estimates)
+    except AttributeError as error:
+        raise in_words(rule, error) from error
+    finally:
+        hook.remove()
+    look()
+    still = all(torch.equal(p, old) for p, old in zip(rule.parameters(), before, strict=True))
+    if not filled and still and torch.isfinite(loss):
+        history.note = (
+            f"{rule.title} teaches nothing: after its first step .grad is empty and no parameter has moved. "
+            "backward(x, y) has to call self.add_grad(parameter, gradient), of parameters with requires_grad True"
+        )
+    homes: dict[int, str] = {}
+    for name, gradient in filled.items():
+        other = homes.setdefault(gradient.data_ptr(), name)
+        if other != name and gradient.numel():
+            raise ValueError(
+                f"{other} and {name} share one tensor in .grad, so that clipping in place would hit it twice; "
+                "give add_grad a gradient.clone()"
+            )
+    if own_rates and [group["lr"] for group in optimizer.param_groups] != rates:
+        raise ValueError(
+            "optimizer has its learning rates set by a scheduler within a step, and by `train` before it; "
+            'lr=None and schedule="constant" leave them to the scheduler'
+        )
+    return loss
