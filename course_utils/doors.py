@@ -47,13 +47,20 @@ def asks_of_net(method):
     return told
 
 
-def must_teach(rule):
-    """Raise ValueError when `.grad` of all that the rule says it teaches is empty."""
-    if all(p.grad is None for _, p in rule.taught()):
-        raise ValueError(
-            f"{rule.title} fills no .grad of what it teaches, by its taught() the weights and biases of its network or "
-            "its own: there is nothing to compare with the gradient. Parameters with requires_grad False stay empty"
-        )
+def only_one_decay(rule, optimizer):
+    """Raise ValueError when the rule lets weights decay by its own knob, `decay`, and the optimiser does, too."""
+    twice = [group["weight_decay"] for group in optimizer.param_groups if rule.decay and group.get("weight_decay")]
+    if twice:
+        has = f"optimizer has weight_decay {twice[0]}, and {rule.title} decay {rule.decay}"
+        raise ValueError(f"{has}: weights would lose both; set one of them to 0")
+
+
+def untaught(rule):
+    """What is to be said, after a backward, of a rule with nothing in .grad that could be held against a gradient."""
+    if any(p.grad is not None for _, p in rule.taught()):
+        return ""
+    lists = "of what its taught() lists, by default the weights and biases of its network"
+    return f"{rule.title} fills no .grad {lists}: nothing is there to hold against the gradient"
 
 
 def first_step(step, history, own_rates, rule, x, y, optimizer, estimates):

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from course_utils.checks import or_none, require, whole
-from course_utils.doors import check_rule, must_teach
+from course_utils.doors import check_rule, untaught
 from course_utils.network import check_net
 
 __all__ = [
@@ -153,8 +153,8 @@ def gradient_statistics(rule, x, y, draws=100, batch_size=None, seed=0):
             if batch_size is not None:
                 some = torch.randperm(len(x), generator=picker)[:batch_size].to(x.device)
             rule.backward(x[some], y[some])
-            if draw == 0:
-                must_teach(rule)
+            if draw == 0 and (sentence := untaught(rule)):
+                raise ValueError(sentence)
             for layer_sums, estimate in zip(sums, _vectors(rule, estimate_of(rule)), strict=True):
                 layer_sums.add(estimate, draw % BLOCKS)
     names = [*map(str, range(1, len(sums))), "all"]

@@ -74,16 +74,13 @@ class Net(Protocol):
     def loss(self, out, y): ...
 
 
-NET = [*Net.__annotations__, *(name for name in vars(Net) if not name.startswith("_"))]
-
-
 def check_net(net, who="a rule"):
     """Raise ValueError unless net is a `Net`."""
-    missing = [name for name in NET if not hasattr(net, name)]
+    asked = [*Net.__annotations__, *(name for name in vars(Net) if not name.startswith("_"))]
+    missing = [name for name in asked if not hasattr(net, name)]
     if missing or not isinstance(net, nn.Module):
-        lacks = f" without {', '.join(missing)}" if missing else ""
-        also = f", or an nn.Module that has {', '.join(NET)} (course_utils.network.Net)"
-        raise ValueError(f"net is a {type(net).__name__}{lacks}; {who} takes a cu.MLP{also}")
+        lacks = f" without {', '.join(missing)}" if missing else ", no nn.Module"
+        raise ValueError(f"net is a {type(net).__name__}{lacks}; {who} takes a cu.MLP, or a cu.Net of your own")
 
 
 class LayerParameters(nn.ParameterList):

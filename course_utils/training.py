@@ -9,7 +9,7 @@ from tqdm.auto import tqdm
 
 from course_utils.checks import NotFinite, let_in
 from course_utils.device import stream
-from course_utils.doors import check_rule, first_step, must_teach
+from course_utils.doors import check_rule, first_step, untaught
 from course_utils.evaluation import add_row, evaluate, scores
 from course_utils.history import History
 from course_utils.metrics import estimate_of, layer_angles, no_trace, reference_of
@@ -68,7 +68,7 @@ def steps(rule, data, settings):
     batches, noise_seeds = _batches(data, settings, history), stream("activity noise", settings.seed)
     _set_knobs(rule, settings, 0)
     if settings.probe_every:
-        angles.append(_probe(history, _first_angles, rule, data, settings.batch_size))
+        angles.append(_probe(history, _first_angles, history, rule, data))
     add_row(history, rule, data, losses, angles)
     try:
         yield history
@@ -86,6 +86,7 @@ def steps(rule, data, settings):
             step = _step if history.steps else partial(first_step, _step, history, bool(rates))
             losses.append(step(rule, x, y, optimizer, estimates if probe_due else None))
             net.activity_noise = 0.0
+            torch.clear_autocast_cache()  # under autocast torch would go on with the weights from before the step
             if probe_due:
                 angles.append(_probe(history, layer_angles, rule, estimates[0], reference))
             row_due = history.passes(settings.eval_every or images, len(x))
@@ -179,12 +180,12 @@ def _probe(history, measure, *arguments):
     return result
 
 
-def _first_angles(rule, data, batch_size):
+def _first_angles(history, rule, data):
     """Angles of an estimate before any step, made without leaving a trace."""
-    x, y = data.x_train[:batch_size], data.y_train[:batch_size]
+    x, y = (part[: history.settings.batch_size] for part in (data.x_train, data.y_train))
     with no_trace(rule):
         rule.backward(x, y)
-        must_teach(rule)
+        history.note = untaught(rule)
         return layer_angles(rule, estimate_of(rule), reference_of(rule, x, y))
 
 
