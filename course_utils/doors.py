@@ -4,6 +4,10 @@ import functools
 import inspect
 
 import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from course_utils.network import Net
 
 
 def check_rule(rule):
@@ -19,30 +23,40 @@ def check_rule(rule):
         )
 
 
+def check_net(net, who="a rule"):
+    """Raise ValueError unless net is a `Net`."""
+    asked = [*Net.__annotations__, *(name for name in vars(Net) if not name.startswith("_"))]
+    missing = [name for name in asked if not hasattr(net, name)]
+    if missing or not isinstance(net, nn.Module):
+        lacks = f" without {', '.join(missing)}" if missing else ", no nn.Module"
+        raise ValueError(f"net is a {type(net).__name__}{lacks}; {who} takes a cu.MLP, or a cu.Net of your own")
+
+
 def takes_seed(make):
     """Does a rule's class, or a function that makes one, take a seed? A rule of one's own may have nothing to draw."""
     return any(p.name == "seed" or p.kind is p.VAR_KEYWORD for p in inspect.signature(make).parameters.values())
 
 
 def in_words(rule, error):
-    """A ValueError for the AttributeError of what the rule asked of its network in vain; else the error itself."""
+    """Of an AttributeError, what the rule asked of its network in vain, in a sentence; None for any other."""
     net = vars(rule).get("_modules", {}).get("net")
-    if net is None or error.obj is not net:
-        return error
-    return ValueError(
-        f"net is a {type(net).__name__} without {error.name}, which {rule.title} asks for; a cu.MLP has it"
-    )
+    of_net = error.obj is net or error.obj is None and not hasattr(net, "check_input")  # torch's own may not say whose
+    if net is None or not of_net:
+        return None
+    return f"net is a {type(net).__name__}: {error}; {rule.title} asks for it, and a cu.MLP has it"
 
 
 def asks_of_net(method):
-    """The method of a rule; what its network lacks is then told in a sentence."""
+    """The method of a rule, or a function of one; what its network lacks is then told in a sentence."""
 
     @functools.wraps(method)
     def told(rule, *arguments, **keywords):
         try:
             return method(rule, *arguments, **keywords)
         except AttributeError as error:
-            raise in_words(rule, error) from None
+            if sentence := in_words(rule, error):
+                raise ValueError(sentence) from error
+            raise
 
     return told
 
@@ -53,6 +67,18 @@ def only_one_decay(rule, optimizer):
     if twice:
         has = f"optimizer has weight_decay {twice[0]}, and {rule.title} decay {rule.decay}"
         raise ValueError(f"{has}: weights would lose both; set one of them to 0")
+
+
+def steps_alone(optimizer):
+    """Is it an optimiser whose step asks for nothing? That of LBFGS wants to work the loss out anew, by a closure."""
+    if not isinstance(optimizer, Optimizer):
+        return False
+    closure = inspect.signature(type(optimizer).step).parameters.get("closure")
+    return closure is None or closure.default is not closure.empty
+
+
+def are_functions(metrics):
+    return all(isinstance(name, str) and callable(f) for name, f in metrics.items())
 
 
 def untaught(rule):
@@ -77,9 +103,7 @@ def first_step(step, history, own_rates, rule, x, y, optimizer, estimates):
 
     hook = optimizer.register_step_pre_hook(look)
     try:
-        loss = step(rule, x, y, optimizer, estimates)
-    except AttributeError as error:
-        raise in_words(rule, error) from error
+        loss = asks_of_net(step)(rule, x, y, optimizer, estimates)
     finally:
         hook.remove()
     look()
@@ -91,6 +115,10 @@ def first_step(step, history, own_rates, rule, x, y, optimizer, estimates):
         )
     homes: dict[int, str] = {}
     for name, gradient in filled.items():
+        if not rule.get_parameter(name).requires_grad:
+            raise ValueError(
+                f"{rule.title} fills .grad of {name}, which has requires_grad False; add_grad leaves it alone"
+            )
         other = homes.setdefault(gradient.data_ptr(), name)
         if other != name and gradient.numel():
             raise ValueError(

@@ -11,8 +11,7 @@ import pandas as pd
 import torch
 
 from course_utils.checks import or_none, require, whole
-from course_utils.doors import check_rule, untaught
-from course_utils.network import check_net
+from course_utils.doors import check_net, check_rule, untaught
 
 __all__ = [
     "alignment_angle",
@@ -70,7 +69,7 @@ def true_gradient(net, x, y):
     try:
         with torch.enable_grad():
             loss = net.loss(net.activations(x)[-1], y)
-            found = iter(torch.autograd.grad(loss, asked) if asked else ())
+            found = iter(torch.autograd.grad(loss, asked, materialize_grads=True) if asked else ())
             return [next(found) if p.requires_grad else torch.zeros_like(p) for p in parameters]
     finally:
         net.activity_noise = noise

@@ -7,9 +7,8 @@ from torch import nn
 
 from course_utils.checks import above, at_least, between, check_seed, one_of, require, whole
 from course_utils.device import stream
-from course_utils.doors import asks_of_net
+from course_utils.doors import asks_of_net, check_net
 from course_utils.metrics import true_gradient
-from course_utils.network import check_net
 
 __all__ = ["FeedbackWeights", "Knob", "Rule", "above", "at_least", "between", "one_of", "whole"]
 

@@ -1,6 +1,5 @@
 """What a run is told: its settings, and values that change while it trains."""
 
-import inspect
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,6 +8,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from course_utils.checks import above, at_least, check_finite, check_labels, is_number, or_none, plain, require, whole
+from course_utils.doors import are_functions, steps_alone
 
 SCHEDULES = ("constant", "one_cycle", "exponential")
 
@@ -49,31 +49,19 @@ class Schedule:
         return repr(self.steps[0][1] if len(self.steps) == 1 else self.steps)
 
 
-def _steps_alone(optimizer):
-    """Is it an optimiser whose step asks for nothing? That of LBFGS wants to work the loss out anew, by a closure."""
-    if not isinstance(optimizer, Optimizer):
-        return False
-    closure = inspect.signature(type(optimizer).step).parameters.get("closure")
-    return closure is None or closure.default is not closure.empty
-
-
-def _are_functions(metrics):
-    return all(isinstance(name, str) and callable(f) for name, f in metrics.items())
-
-
 OPTIMIZER = '"sgd", "adam" or a torch optimiser whose step needs no closure, as that of LBFGS does'
 SCHEDULE = f"one of {', '.join(SCHEDULES)} or a list; how a scheduler of torch is used stands in cu.train"
 ALLOWED = {
     "epochs": above(0),
     "batch_size": whole(1),
-    "optimizer": (OPTIMIZER, lambda o: o in ("sgd", "adam") or _steps_alone(o)),
+    "optimizer": (OPTIMIZER, lambda o: o in ("sgd", "adam") or steps_alone(o)),
     "momentum": ("a number, at least 0 and below 1", lambda value: is_number(value) and 0 <= value < 1),
     "schedule": (SCHEDULE, lambda s: not isinstance(s, (str, LRScheduler)) or s in SCHEDULES),
     "eval_every": or_none(above(0)),
     "probe_every": at_least(0),  # 0: never
     "seed": whole(0),
     "stop_after": or_none(above(0)),
-    "metrics": or_none(("a dict {name: f(rule, x, y)}", lambda m: isinstance(m, dict) and _are_functions(m))),
+    "metrics": or_none(("a dict {name: f(rule, x, y)}", lambda m: isinstance(m, dict) and are_functions(m))),
 }
 
 

@@ -9,10 +9,10 @@ from tqdm.auto import tqdm
 
 from course_utils.checks import NotFinite, let_in
 from course_utils.device import stream
-from course_utils.doors import check_rule, first_step, untaught
-from course_utils.evaluation import add_row, evaluate, scores
+from course_utils.doors import check_rule, first_step
+from course_utils.evaluation import add_row, evaluate, first_angles, probe, scores
 from course_utils.history import History
-from course_utils.metrics import estimate_of, layer_angles, no_trace, reference_of
+from course_utils.metrics import estimate_of, layer_angles, reference_of
 from course_utils.settings import Schedule, Settings
 
 __all__ = ["evaluate", "make_optimizer", "scores", "steps", "train"]
@@ -68,7 +68,7 @@ def steps(rule, data, settings):
     batches, noise_seeds = _batches(data, settings, history), stream("activity noise", settings.seed)
     _set_knobs(rule, settings, 0)
     if settings.probe_every:
-        angles.append(_probe(history, _first_angles, history, rule, data))
+        angles.append(probe(history, first_angles, history, rule, data))
     add_row(history, rule, data, losses, angles)
     try:
         yield history
@@ -79,7 +79,7 @@ def steps(rule, data, settings):
             _set_rates(optimizer, rates, settings, history)
             _set_knobs(rule, settings, history.samples)
             probe_due = history.passes(settings.probe_every, len(x))
-            reference = _probe(history, reference_of, rule, x, y) if probe_due else None
+            reference = probe(history, reference_of, rule, x, y) if probe_due else None
             net.activity_noise = settings.activity_noise.at(history.samples)
             net.noise_seed = int(torch.randint(2**31, (), generator=noise_seeds))
             estimates: list[list[torch.Tensor]] = []
@@ -88,7 +88,7 @@ def steps(rule, data, settings):
             net.activity_noise = 0.0
             torch.clear_autocast_cache()  # under autocast torch would go on with the weights from before the step
             if probe_due:
-                angles.append(_probe(history, layer_angles, rule, estimates[0], reference))
+                angles.append(probe(history, layer_angles, rule, estimates[0], reference))
             row_due = history.passes(settings.eval_every or images, len(x))
             if row_due and x.device.type != "cpu":
                 torch.accelerator.synchronize()  # it works behind Python's back; the clock of a row waits for it
@@ -170,23 +170,6 @@ def _step(rule, x, y, optimizer, estimates):
 def _set_knobs(rule, settings, samples):
     for name, schedule in (settings.knobs or {}).items():
         setattr(rule, name, schedule.at(samples))
-
-
-def _probe(history, measure, *arguments):
-    """measure(*arguments), its time booked as the cost of probing."""
-    begin = time.perf_counter()
-    result = measure(*arguments)
-    history.probe_seconds += time.perf_counter() - begin
-    return result
-
-
-def _first_angles(history, rule, data):
-    """Angles of an estimate before any step, made without leaving a trace."""
-    x, y = (part[: history.settings.batch_size] for part in (data.x_train, data.y_train))
-    with no_trace(rule):
-        rule.backward(x, y)
-        history.note = untaught(rule)
-        return layer_angles(rule, estimate_of(rule), reference_of(rule, x, y))
 
 
 def _factor(schedule, progress, samples):

@@ -121,4 +121,4 @@ def test_a_network_of_one_s_own_is_taught_or_refused_in_a_sentence(rule_class):
         rule = rule_class(TwoLinear())
         assert run(rule).status == "done" and not all(g is None for g in grads(rule, DATA.x_val, DATA.y_val))
     except ValueError as error:
-        assert "net is a TwoLinear without" in str(error)
+        assert "net is a TwoLinear: " in str(error)

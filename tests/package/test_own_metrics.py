@@ -21,7 +21,7 @@ def sparsity(rule, x, y):
 
 def noisy(rule, x, y):
     """As careless as can be: it leaves gradients, takes the rule's random numbers and writes into a weight."""
-    rule.backward(x, y)
+    rule.net.loss(rule.net(x), y).backward()
     with torch.no_grad():
         rule.net.weights[0].add_(1.0)
     return torch.rand((), generator=rule.generator).item()
@@ -133,6 +133,19 @@ def test_a_rule_all_of_whose_parameters_are_frozen_teaches_nothing_either(capsys
     rule = new_rule()
     train(rule.requires_grad_(False))
     assert "parameters with requires_grad True" in capsys.readouterr().out
+
+
+def test_a_gradient_put_where_nothing_is_to_move_is_refused():
+    class Heedless(TeachesNothing):
+        def backward(self, x, y):
+            for p in self.net.parameters():
+                p.grad = torch.ones_like(p)
+            return super().backward(x, y)
+
+    rule = new_rule(Heedless)
+    rule.net.weights[0].requires_grad_(False)
+    with pytest.raises(ValueError, match=r"fills \.grad of net\.weights\.0, which has requires_grad False"):
+        train(rule)
 
 
 def test_one_that_moves_its_weights_itself_or_fills_zeros_is_not_blamed(capsys):

@@ -64,11 +64,9 @@ def test_the_frozen_control_of_a_network_of_one_s_own_is_frozen():
 
 
 def test_what_a_rule_asks_beyond_the_protocol_it_says_when_made_or_at_its_first_step():
-    with pytest.raises(
-        ValueError, match="net is a TwoLinear without random_feedback, which Feedback alignment asks for"
-    ):
+    with pytest.raises(ValueError, match="net is a TwoLinear: .*random_feedback.; Feedback alignment asks for it"):
         cu.rules.FeedbackAlignment(TwoLinear())
-    with pytest.raises(ValueError, match="net is a TwoLinear without check_input, which Node perturbation asks for"):
+    with pytest.raises(ValueError, match="net is a TwoLinear: .*check_input.; Node perturbation asks for it"):
         run(cu.rules.NodePerturbation(TwoLinear()))
     with pytest.raises(ValueError, match="activity_noise is 0.1; net, a TwoLinear, makes none"):
         run(Backprop(TwoLinear()), activity_noise=0.1)
