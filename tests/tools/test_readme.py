@@ -32,9 +32,10 @@ def test_the_example_of_a_rule_of_ones_own_runs(monkeypatch, capsys):
 
 def test_the_example_of_torch_s_own_tools_runs(capsys):
     (code,) = [block for block in re.findall(r"```python\n(.*?)```", README, re.S) if "register_step_pre_hook" in block]
-    exec(code, names := {"cu": cu, "torch": torch, "data": cu.load_dataset("digits", device="cpu")})
+    digits = cu.load_dataset("digits", device="cpu")  # fewer: it takes more epochs
+    exec(code.replace("epochs=1", "epochs=20"), names := {"cu": cu, "torch": torch, "data": digits})
     frame, scheduler = names["history"].frame, names["scheduler"]
-    assert frame.val_accuracy.iloc[-1] > 0.5 and frame.silent.between(0.1, 0.9).all()
+    assert frame.val_accuracy.iloc[-1] > 0.8 and frame.silent.between(0.1, 0.9).all()
     assert scheduler.last_epoch == names["history"].steps and "silent" in capsys.readouterr().out
 
 
