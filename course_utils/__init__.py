@@ -13,7 +13,7 @@ from course_utils.data import load_dataset
 from course_utils.device import setup
 from course_utils.exercises import check, check_update
 from course_utils.history import History
-from course_utils.network import MLP
+from course_utils.network import MLP, Net
 from course_utils.playground import Playground as playground  # a lesson calls it like a function
 from course_utils.playground import under_slider
 from course_utils.report import environment

@@ -97,8 +97,15 @@ def check_labels(y, classes):
         raise ValueError(f"y holds labels from {low} to {high}; this network has classes 0 to {classes - 1}")
 
 
+def _is_traced(tensor):
+    """Inside torch.compile, torch.export and torch.func nobody may ask a tensor for its numbers."""
+    return torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+
+
 def check_input(x, inputs, weight):
     """x as a floating (batch, inputs) tensor of the weight's type and device; ValueError says what is wrong."""
+    if torch.compiler.is_compiling():
+        return x
     facts = (inputs, weight.dtype, weight.device)
     if _has_passed("x", x, facts):
         return x
@@ -115,7 +122,7 @@ def check_input(x, inputs, weight):
         raise ValueError(f"x holds {x.dtype}; it must hold floating-point numbers: x.float() / 255 for bytes")
     if x.dtype != weight.dtype:
         raise ValueError(f"x holds {x.dtype} and the network {weight.dtype}: use x.to({weight.dtype})")
-    if x.device.type == "cpu":  # to ask a GPU means waiting for it
+    if x.device.type == "cpu" and not _is_traced(x):  # to ask a GPU means waiting for it
         check_finite(x)
     _let_pass(x, facts)
     return x
@@ -124,7 +131,7 @@ def check_input(x, inputs, weight):
 def check_target(y, out, loss_name):
     """Raise ValueError unless y is (batch,) int64 in range, or floating (batch, classes), for these outputs."""
     facts = (out.shape, out.dtype, out.device, loss_name)
-    if _has_passed("y", y, facts):
+    if torch.compiler.is_compiling() or _has_passed("y", y, facts):
         return
     if y.device != out.device:
         raise ValueError(f"y is on {y.device} and the network on {out.device}: use y.to('{out.device}')")
@@ -134,17 +141,18 @@ def check_target(y, out, loss_name):
         raise ValueError(f"y holds {y.dtype}; class labels must be int64: use y.long()")
     elif y.shape != out.shape[:1]:
         raise ValueError(f"y has shape {tuple(y.shape)}; it must be ({len(out)},), one label for each example")
-    elif y.device.type == "cpu":
+    elif y.device.type == "cpu" and not _is_traced(y):
         check_labels(y, out.shape[1])
     _let_pass(y, facts)
 
 
 def _check_values(y, out, loss_name):
     if y.shape != out.shape:
-        raise ValueError(f"y has shape {tuple(y.shape)}; target values must have shape {tuple(out.shape)}")
+        right = f"{tuple(out.shape)}, and class labels must be int64: y.long()"
+        raise ValueError(f"y has shape {tuple(y.shape)}; target values must have shape {right}")
     if y.dtype != out.dtype:
         raise ValueError(f"y holds {y.dtype} and the network {out.dtype}: use y.to({out.dtype})")
-    if y.device.type == "cpu":
+    if y.device.type == "cpu" and not _is_traced(y):
         check_finite(y, "y")
         if loss_name == "cross_entropy" and (y.sum(1) - 1).abs().max() > 1e-3:
             # ŷ − y is the gradient of cross entropy only then.
@@ -153,6 +161,8 @@ def _check_values(y, out, loss_name):
 
 def let_in(net, x, y):
     """A batch of data that passed the door whole, as those of `train` do: it is not looked at again."""
+    if not hasattr(net, "check_input"):
+        return  # a network of one's own has a door of its own, or none
     _let_pass(x, (net.sizes[0], x.dtype, x.device))
     _let_pass(y, ((len(x), net.sizes[-1]), x.dtype, x.device, net.loss_name))
 

@@ -5,6 +5,7 @@ The maths and the code count layers alike but for one: net.weights[l] is W_{l+1}
 """
 
 import math
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -53,6 +54,24 @@ INITS = ("gaussian", "uniform")
 def _linear(h, w, b):
     """h Wᵀ + b; where w is (draws, out, in), to each draw its own; so with a b of (draws, out)."""
     return F.linear(h, w, b) if w.ndim == 2 else torch.matmul(h, w.mT) + b.unsqueeze(-2)
+
+
+class Net(Protocol):
+    """What rules, metrics and controls ask of a network, an nn.Module: `MLP` has it, and so may one of your own.
+
+    weights, biases: for each layer a parameter, of any shape, from the first layer to the readout. The methods: as
+    those of `MLP`. What else a rule asks for (`random_feedback`, …) it says in a sentence.
+    """
+
+    weights: Any
+    biases: Any
+
+    @property
+    def depth(self) -> int: ...
+    def activations(self, x): ...
+    def derivative(self, h): ...
+    def output_error(self, out, y): ...
+    def loss(self, out, y): ...
 
 
 class LayerParameters(nn.ParameterList):
@@ -162,6 +181,8 @@ class MLP(nn.Module):
 
     def offsets(self, x):
         """What each layer adds to its product: b_l and, while training, this step's activity noise for these x."""
+        if torch.is_autocast_enabled(x.device.type):
+            raise ValueError("autocast is on, but neurons settle in one precision: net.bfloat16() and x.bfloat16() do")
         noises = self.draw_activity_noise(x)
         return [b if noise is None else b + noise for b, noise in zip(self.biases, noises, strict=True)]
 
@@ -201,13 +222,3 @@ class MLP(nn.Module):
     def check_target(self, out, y):
         """Raise ValueError unless y is (batch,) int64 in range, or floating (batch, classes), for these outputs."""
         checks.check_target(y, out, self.loss_name)
-
-
-def true_gradient(net, x, y):
-    """Autograd's gradient of net.loss at (x, y), without activity noise: one tensor a parameter, in order."""
-    noise, net.activity_noise = net.activity_noise, 0.0
-    try:
-        with torch.enable_grad():
-            return list(torch.autograd.grad(net.loss(net(x), y), list(net.parameters())))
-    finally:
-        net.activity_noise = noise

@@ -28,9 +28,11 @@ def key(function, settings):
     and what these import of the course, as trees: neither comments nor docstrings count.
     """
     rule = settings["name"]
-    settings = {**settings, "name": rule.__name__ if isinstance(rule, type) else rule}
+    metrics = settings.get("metrics") or {}
+    settings = {**settings, "name": rule if isinstance(rule, str) else rule.__name__}
+    settings |= {"metrics": sorted(metrics)} if metrics else {}
     named = set(re.findall(r"\w+", json.dumps(settings, default=str)))
-    things = [function, rule, *(rules.ALL[name] for name in sorted(named & set(rules.ALL)))]
+    things = [function, rule, *metrics.values(), *(rules.ALL[name] for name in sorted(named & set(rules.ALL)))]
     what = [f"{function.__module__}.{function.__name__}", settings, behind([t for t in things if callable(t)])]
     return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
@@ -38,7 +40,7 @@ def key(function, settings):
 def behind(things):
     """{module: hash of its tree} of all modules behind these classes and functions; code where there is no file."""
     things = [part for thing in things for part in (thing.__mro__ if isinstance(thing, type) else [thing])]
-    found = {f"typed {t.__name__}": code_of(t) for t in things if is_typed(t)}
+    found = {f"typed {n} {t.__name__}": code_of(t) for n, t in enumerate(things) if is_typed(t)}
     waiting = [thing.__module__ for thing in things if not is_typed(thing)]
     while waiting:
         module = waiting.pop()

@@ -153,9 +153,10 @@ def _as_list(value):
 
 
 def _name_of(rule):
-    """Its name where the registry knows it, for a name travels further than a class; else the class."""
-    if not isinstance(rule, (str, type)):
-        raise ValueError(f'rules holds {rule!r}; give names or classes; arguments as in "NodePerturbation(draws=10)"')
+    """Its name where the registry knows it, for a name travels further than a class; else the class or function."""
+    if not isinstance(rule, str) and not hasattr(rule, "__name__"):
+        say = 'or functions (net, seed) that make a rule; arguments as in "NodePerturbation(draws=10)"'
+        raise ValueError(f"rules holds {rule!r}; give names or classes, {say}")
     return next((name for name, known in registry.ALL.items() if known is rule), rule)
 
 
@@ -175,7 +176,8 @@ def run_all(runs, folder=None, threads=1, progress=True):
             frame.to_csv(temporary, index=False)
             temporary.replace(folder / name)
     # Some commits are all digits, or look like 12e4567.
-    return [pd.read_csv(path, float_precision="round_trip", dtype={"commit": str})[SCHEMA] for path in paths]
+    frames = [pd.read_csv(path, float_precision="round_trip", dtype={"commit": str}) for path in paths]
+    return [frame[[*SCHEMA, *frame.columns.difference([*SCHEMA, "processor_seconds"], sort=False)]] for frame in frames]
 
 
 def _run(name, function, settings, device, threads):

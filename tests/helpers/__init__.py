@@ -76,7 +76,7 @@ def snapshot(rule):
         return None if tensor is None else (tuple(tensor.shape), tensor.tolist())
 
     return {
-        "state": {name: plain(value) for name, value in rule.state_dict().items()},
+        "state": {name: plain(v) for name, v in rule.state_dict().items() if not name.endswith("_extra_state")},
         "grad": [plain(p.grad) for p in rule.parameters()],
         "generator": rule.generator.get_state().tolist(),
         "torch": torch.get_rng_state().tolist(),

@@ -3,6 +3,7 @@
 import re
 
 import pandas as pd
+import torch
 
 import course_utils as cu
 from tools.lessons import ROOT
@@ -27,6 +28,15 @@ def test_the_example_of_a_rule_of_ones_own_runs(monkeypatch, capsys):
     last = cu.metrics.gradient_statistics(rule, data.x_train[:100], data.y_train[:100], draws=200).iloc[-1]
     assert abs(last.projection - 1) < 4 * last.projection_se
     assert abs(last.variance - 1) < 4 * last.variance_se
+
+
+def test_the_example_of_torch_s_own_tools_runs(capsys):
+    (code,) = [block for block in re.findall(r"```python\n(.*?)```", README, re.S) if "register_step_pre_hook" in block]
+    digits = cu.load_dataset("digits", device="cpu")  # fewer: it takes more epochs
+    exec(code.replace("epochs=1", "epochs=20"), names := {"cu": cu, "torch": torch, "data": digits})
+    frame, scheduler = names["history"].frame, names["scheduler"]
+    assert frame.val_accuracy.iloc[-1] > 0.8 and frame.silent.between(0.1, 0.9).all()
+    assert scheduler.last_epoch == names["history"].steps and "silent" in capsys.readouterr().out
 
 
 def test_the_quoted_speeds_are_those_of_the_stored_table():
