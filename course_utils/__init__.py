@@ -9,7 +9,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 from course_utils import costs, metrics, plots, rules
-from course_utils.data import load_dataset
+from course_utils.data import Dataset, load_dataset
 from course_utils.device import setup
 from course_utils.exercises import check, check_update
 from course_utils.history import History

@@ -103,7 +103,7 @@ class Rule(nn.Module):
 
     def __init__(self, net, seed=0, **knobs):
         super().__init__()
-        check_seed(seed)
+        seed = check_seed(seed)
         if unknown := set(knobs) - set(self.knobs):
             has = ", ".join(self.knobs) or "none"
             raise TypeError(f"{type(self).__name__} has no knob {', '.join(sorted(unknown))}; its knobs are: {has}")
@@ -125,6 +125,9 @@ class Rule(nn.Module):
         loss = self.backward(x, y)
         optimizer.step()
         return loss
+
+    def check_data(self, data):
+        """Raise ValueError for data that this rule cannot learn from; `train` asks before the first step."""
 
     @torch.no_grad()
     def predict(self, x):

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-from course_utils.checks import above, at_least, check_finite, check_labels, is_number, or_none, plain, require, whole
+from course_utils.checks import SEED, above, at_least, check_part, is_number, or_none, plain, require, shown, whole
+from course_utils.data import check_dataset
 
 SCHEDULES = ("constant", "one_cycle", "exponential")
 
@@ -23,9 +24,9 @@ class Schedule:
         paired = pairs and all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in pairs)
         begins = [begin for begin, _ in pairs] if paired else []
         if not paired or not all(map(is_number, begins)) or begins[0] != 0 or begins != sorted(begins):
-            raise ValueError(f"{name} is {value!r}; give a list of (samples, value) in order, from 0 samples on")
+            raise ValueError(f"{name} is {shown(value)}; give a list of (samples, value) in order, from 0 samples on")
         if not all(is_number(v) for _, v in pairs):
-            raise ValueError(f"{name} is {value!r}; it must be a finite number, or a list of (samples, number)")
+            raise ValueError(f"{name} is {shown(value)}; it must be a finite number, or a list of (samples, number)")
         self.steps = [(plain(begin), plain(v)) for begin, v in pairs]
 
     @classmethod
@@ -55,7 +56,7 @@ ALLOWED = {
     "schedule": (f"one of {', '.join(SCHEDULES)} or a list", lambda s: not isinstance(s, str) or s in SCHEDULES),
     "eval_every": or_none(above(0)),
     "probe_every": at_least(0),  # 0: never
-    "seed": whole(0),
+    "seed": SEED,
     "stop_after": or_none(above(0)),
 }
 
@@ -92,8 +93,11 @@ class Settings:
 
     def ready(self, rule, data):
         """The same for this rule and these data, its rate filled in; ValueError for what they cannot take."""
-        n = len(data.x_train)
-        require("batch_size", self.batch_size, whole(1, n))
+        check_dataset(data)
+        for part in ("train", "val", "test"):
+            check_part(rule.net, data, part)
+        rule.check_data(data)
+        require("batch_size", self.batch_size, whole(1, len(data.x_train)))
         for name, schedule in (self.knobs or {}).items():
             if name not in rule.live_knobs:
                 live = ", ".join(rule.live_knobs) or "none"
@@ -106,8 +110,4 @@ class Settings:
                 raise ValueError("optimizer misses parameters of the rule; make it with rule.parameters()")
         if data.y_train.dtype != torch.int64:
             raise ValueError(f"y holds {data.y_train.dtype}; `train` takes class labels, int64: y.long()")
-        rule.net.check_input(data.x_train)
-        check_finite(data.x_train)
-        rule.net.check_target(data.x_train.new_empty(n, rule.net.sizes[-1]), data.y_train)
-        check_labels(data.y_train, rule.net.sizes[-1])
         return replace(self, lr=rule.lr) if self.lr is None and isinstance(self.optimizer, str) else self

@@ -29,10 +29,11 @@ def key(function, settings):
     """
     rule = settings["name"]
     settings = {**settings, "name": rule.__name__ if isinstance(rule, type) else rule}
-    named = set(re.findall(r"\w+", json.dumps(settings, default=str)))
+    settings = json.dumps(settings, default=lambda thing: getattr(thing, "digest", str(thing)), sort_keys=True)
+    named = set(re.findall(r"\w+", settings))
     things = [function, rule, *(rules.ALL[name] for name in sorted(named & set(rules.ALL)))]
     what = [f"{function.__module__}.{function.__name__}", settings, behind([t for t in things if callable(t)])]
-    return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()[:12]
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def behind(things):

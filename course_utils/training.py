@@ -6,7 +6,7 @@ import time
 import torch
 from tqdm.auto import tqdm
 
-from course_utils.checks import NotFinite, let_in
+from course_utils.checks import NotFinite, check_is_tensor, check_label_for_each, check_labels, let_in, require, whole
 from course_utils.device import stream
 from course_utils.history import History
 from course_utils.metrics import gradients, layer_angles, no_trace
@@ -162,12 +162,17 @@ def _set_knobs(rule, settings, samples):
 
 @torch.no_grad()
 def evaluate(rule, x, y, batch_size=2_500):
-    """Accuracy in [0, 1] of `rule.predict` on x (n, inputs), y (n,) labels."""
-    return (scores(rule, x, batch_size).argmax(1) == y).sum().item() / len(y)
+    """Accuracy in [0, 1] of `rule.predict` on x (n, inputs), y (n,) labels; ValueError for other x and y."""
+    guesses = scores(rule, x, batch_size)
+    check_label_for_each(y, guesses)
+    check_labels(y, guesses.shape[1])
+    return (guesses.argmax(1) == y).sum().item() / len(y)
 
 
 def scores(rule, x, batch_size=2_500):
     """`rule.predict` of many x (n, inputs), in parts: (n, classes)."""
+    check_is_tensor("x", x)
+    batch_size = require("batch_size", batch_size, whole(1))
     return torch.cat([rule.predict(part) for part in x.split(batch_size)])
 
 
