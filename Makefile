@@ -8,6 +8,8 @@ CODE  := course_utils tools tests lessons
 # For programs that load torch before course_utils can say so; course_utils/__init__.py has the reason.
 export OMP_WAIT_POLICY ?= passive
 export GOMP_SPINCOUNT ?= 2000
+# A sign that a terminal does not have becomes a ?, where it would end the program.
+export PYTHONIOENCODING ?= :replace
 # What Python has compiled it keeps, also where the surroundings forbid it, as containers do: without, every process that
 # makes an optimiser compiles half of torch again, which takes 3 s.
 export PYTHONDONTWRITEBYTECODE :=

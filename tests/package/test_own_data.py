@@ -137,7 +137,7 @@ REFUSED = {
     "too few to split": (dict(x_train=X[:2], y_train=Y[:2]), "x_train holds 2 examples; that is too few"),
     "one row": (dict(x_train=X[0], y_train=Y[:6]), r"x_train has shape \(6,\).*reshape"),
     "other columns": (ALL | dict(x_test=X[:, :4], y_test=Y), "part test holds 4 numbers.*training part 6"),
-    "bytes and none": (ALL | dict(x_val=np.ones((3, 6), np.uint8), y_val=[0, 1, 2]), "part val holds 6 bytes.* 6 numbers"),
+    "bytes and none": (ALL | dict(x_val=np.ones((3, 6), np.uint8), y_val=[0, 1, 2]), "part val holds 6 bytes"),
     "labels and values": (ALL | dict(x_val=X, y_val=X), "part val .* 6 values.*training part .* a label"),
     "labels from -1": (dict(x_train=X, y_train=Y - 1), r"y_train has shape \(30,\), from -1"),
     "several labels each": (dict(x_train=X, y_train=np.stack([Y, Y], 1)), r"y_train has shape \(30, 2\)"),
