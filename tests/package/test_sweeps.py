@@ -2,7 +2,6 @@
 
 import functools
 import re
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -79,7 +78,7 @@ def test_a_finished_sweep_is_read_and_a_half_written_one_is_not(tmp_path, monkey
 
 def test_a_commit_of_digits_stays_a_text(tmp_path, monkeypatch):
     for commit in ("0213672", "12e4567"):
-        monkeypatch.setattr(runs, "_commit", lambda commit=commit: commit)
+        monkeypatch.setattr(runs, "commit", lambda commit=commit: commit)
         assert set(swept(tmp_path / commit, rules=["Backprop"]).commit) == {commit}
 
 
