@@ -93,6 +93,8 @@ class Rule(nn.Module):
         names = dict.fromkeys(name for base in reversed(cls.__mro__) for name in vars(base))
         cls.knobs = {name: knob for name in names if isinstance(knob := getattr(cls, name, None), Knob)}
         cls.live_knobs = tuple(name for name, knob in cls.knobs.items() if knob.live)
+        require(f"{cls.__name__}.title", cls.title, ("a text", lambda title: isinstance(title, str)))
+        require(f"{cls.__name__}.lr", cls.lr, above(0))
         for column, word in cls.plausibility.items() if isinstance(cls.plausibility, dict) else ():
             words = CRITERIA.get(column, ())
             if words is not None and word not in words:

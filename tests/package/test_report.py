@@ -140,7 +140,7 @@ def test_it_works_where_the_course_is_not_installed(monkeypatch):
     monkeypatch.setattr(importlib.metadata, "requires", absent)
     monkeypatch.setattr(importlib.metadata, "version", absent)
     found = lines()
-    assert found["course"].startswith("MISSING, in ") and found["numpy"] == "MISSING"
+    assert found["course"].startswith("MISSING, commit ") and found["numpy"] == "MISSING"
 
 
 def test_a_container_s_limit_counts(tmp_path, monkeypatch):
