@@ -48,7 +48,7 @@ def pair_of(part, x, y):
     if isinstance(x, torch.utils.data.Dataset):
         if y is not None or isinstance(x, torch.utils.data.IterableDataset):
             raise ValueError(f"x_{part} is a {type(x).__name__}; give a torch dataset with a length, for x and y")
-        items = [x[i] for i in range(len(x))]
+        items = [x[i] for i in range(len(x))]  # type: ignore[arg-type]  # most have one
         if not items or not all(isinstance(item, (tuple, list)) and len(item) == 2 for item in items):
             raise ValueError(f"x_{part}: a torch dataset has to hold pairs (x, y); this begins {shown(items[:1])}")
         x, y = ([np.asarray(value) for value in values] for values in zip(*items, strict=True))

@@ -13,7 +13,7 @@ from course_utils.checks import require, shown, whole
 from course_utils.device import choose, current_device
 
 TENSORS = ("x_train", "y_train", "x_val", "y_val", "x_test", "y_test")
-_cache: dict[tuple[str, str], tuple["Dataset", list[int]]] = {}  # with the versions of its tensors
+_cache: dict[str, tuple["Dataset", list[int]]] = {}  # with the versions of its tensors
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -62,7 +62,7 @@ class Dataset:
         digest = hashlib.sha256(self.name.encode())
         for t in self.tensors:
             digest.update(f"{t.dtype} {tuple(t.shape)}".encode())
-            digest.update(t.cpu().contiguous().view(torch.uint8).numpy())
+            digest.update(t.cpu().contiguous().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
     def __repr__(self) -> str:
@@ -90,7 +90,7 @@ def load_dataset(name: "str | Dataset" = "mnist", limit: int | None = None, devi
     """
     device = torch.empty(0, device=choose(device or current_device())).device  # in full: "cuda" becomes "cuda:0"
     if isinstance(name, Dataset):
-        all_of_it = replace(name, **{part: t.to(device) for part, t in zip(TENSORS, name.tensors, strict=True)})
+        all_of_it = Dataset(name.name, name.requested, *(t.to(device) for t in name.tensors))
     else:
         all_of_it = _kept(name, device) or replace(load_dataset("digits", device=device), requested=name)
     if limit is None:
@@ -104,13 +104,14 @@ def load_dataset(name: "str | Dataset" = "mnist", limit: int | None = None, devi
 def _kept(name, device):
     """The dataset of that name as this process keeps it, read when it is not yet there or was changed; None without."""
     key = f"{name} on {device}"
-    data, versions = _cache.get(key, (None, []))
-    if data and versions != [t._version for t in data.tensors]:
+    if key in _cache:
+        data, versions = _cache[key]
+        if versions == [t._version for t in data.tensors]:
+            return data
         print(f"{name}: its tensors were changed in place; from here on they are again as in the files")
-        data = None
-    if not data:
-        folder = files.find(name)
-        if folder or name == "digits":
-            data = Dataset(name, name, *(part.to(device) for part in files.read(folder)))
-            _cache[key] = data, [t._version for t in data.tensors]
+    folder = files.find(name)
+    if folder is None and name != "digits":
+        return None
+    data = Dataset(name, name, *(part.to(device) for part in files.read(folder)))
+    _cache[key] = data, [t._version for t in data.tensors]
     return data

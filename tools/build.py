@@ -20,7 +20,7 @@ from pathlib import Path
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from tools import edits, lessons, maps, markdown, refuse
+from tools import edits, elsewhere, lessons, maps, markdown, refuse
 from tools.lessons import ROOT, Lesson
 from tools.markdown import Page
 
@@ -136,7 +136,11 @@ def build(root: Path) -> tuple[dict[str, str], list[str]]:
     for lesson in lessons.all_lessons(root):
         where = lesson.source.relative_to(root).as_posix()
         try:
-            page = filled_page(lesson, products.get(where) or lesson.source.read_text(encoding="utf-8"), address)
+            text = products.get(where) or lesson.source.read_text(encoding="utf-8")
+            if faults := list(elsewhere.faults_of_source(text)):
+                refusals += [f"{where}: cell 0 (source): {reason} — {mend}" for reason, mend in faults]
+                continue
+            page = filled_page(lesson, text, address)
         except Exception as error:  # YAML, JSON or schema: whoever gave up, the author needs its words
             reason = " ".join(str(error).split())[:200]
             refusals.append(f"{where}: cell 0 (source): unreadable: {reason} — mend the YAML or JSON there")
