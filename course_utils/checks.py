@@ -9,6 +9,7 @@ import torch
 from torch.utils.weak import WeakIdKeyDictionary
 
 MOST_WEIGHTS = 10**10  # 40 GB
+TENSORS = ("x_train", "y_train", "x_val", "y_val", "x_test", "y_test")  # of a dataset
 _passed = WeakIdKeyDictionary()  # tensor → (its version, what it was checked for): many passes, one look
 
 
@@ -25,8 +26,9 @@ def is_number(value):
 
 
 def plain(value):
-    """Python's own number for one of NumPy's, so that it can be written down as code."""
-    return value.item() if isinstance(value, np.generic) else value
+    """Python's own int or float for a number of another kind, so that it can be written down as code."""
+    value = value.item() if isinstance(value, np.generic) else value
+    return float(value) if is_number(value) and not isinstance(value, (int, float)) else value
 
 
 def shown(value):
@@ -72,12 +74,13 @@ def require(name, value, condition):
     """The value as Python's own number; ValueError by name when it does not meet the condition."""
     words, test, *_ = condition
     value = plain(value)
+    fits = not isinstance(value, Integral) or abs(int(value)) < 2**63
     try:
-        good = test(value)
+        good = fits and test(value)
     except TypeError:  # it cannot even be compared
         good = False
     if not good:
-        raise ValueError(f"{name} is {shown(value)}; it must be {words}")
+        raise ValueError(f"{name} is {shown(value)}; it must be {words}{'' if fits else ', of 64 bits at most'}")
     return value
 
 
@@ -176,17 +179,29 @@ def check_label_for_each(y, out):
         raise ValueError(f"y has shape {tuple(y.shape)}; it must be ({len(out)},), one label for each example")
 
 
-def check_part(net, data, part):
-    """Raise ValueError unless a part of a dataset, "train", "val" or "test", is what this network takes."""
-    x, y = getattr(data, f"x_{part}"), getattr(data, f"y_{part}")
-    try:
-        net.check_input(x)
-        check_finite(x)
-        net.check_target(x.new_empty(len(x), net.sizes[-1]), y)
-        if not y.is_floating_point():
-            check_labels(y, net.sizes[-1])  # on a GPU, too, where no batch is asked
-    except ValueError as error:
-        raise type(error)(f"data.x_{part}, data.y_{part}: {error}") from None
+def check_dataset(data):
+    """Raise ValueError for what is no dataset."""
+    if not all(hasattr(data, name) for name in TENSORS):
+        how = "cu.load_dataset(…) returns it, cu.Dataset.of(x_train, y_train, x_test, y_test) makes one of your own"
+        raise ValueError(f"data is {shown(data)}; it must be a dataset: {how}")
+
+
+def check_parts(net, data):
+    """Raise ValueError unless data is a dataset of which this network takes every part."""
+    check_dataset(data)
+    for part in ("train", "val", "test"):
+        x, y = getattr(data, f"x_{part}"), getattr(data, f"y_{part}")
+        try:
+            check_is_tensor("x", x)
+            check_is_tensor("y", y)
+            if hasattr(net, "check_input"):  # a network of one's own sees to its shapes itself
+                net.check_input(x)
+                net.check_target(x.new_empty(len(x), net.sizes[-1]), y)
+                if not y.is_floating_point():
+                    check_labels(y, net.sizes[-1])  # on a GPU, too, where no batch is asked
+            check_finite(x)
+        except ValueError as error:
+            raise type(error)(f"data.x_{part}, data.y_{part}: {error}") from None
 
 
 def _check_values(y, out, loss_name):

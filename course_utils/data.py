@@ -1,7 +1,5 @@
 """Datasets as tensors: read once per process, kept whole on the device."""
 
-import functools
-import hashlib
 import math
 from dataclasses import dataclass, replace
 
@@ -9,10 +7,9 @@ import torch
 
 from course_utils import files
 from course_utils.arrays import parts_of
-from course_utils.checks import require, shown, whole
+from course_utils.checks import TENSORS, require, whole
 from course_utils.device import choose, current_device
 
-TENSORS = ("x_train", "y_train", "x_val", "y_val", "x_test", "y_test")
 _cache: dict[str, tuple["Dataset", list[int]]] = {}  # with the versions of its tensors
 
 
@@ -56,27 +53,9 @@ class Dataset:
         """The six, in the order of `TENSORS`."""
         return [getattr(self, name) for name in TENSORS]
 
-    @functools.cached_property
-    def digest(self) -> str:
-        """A hash of all numbers in it, taken once, by which a sweep knows data of one's own."""
-        digest = hashlib.sha256(self.name.encode())
-        for t in self.tensors:
-            digest.update(f"{t.dtype} {tuple(t.shape)}".encode())
-            digest.update(t.cpu().contiguous().view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
-
     def __repr__(self) -> str:
         parts = " + ".join(str(len(t)) for t in self.tensors[::2])
         return f"<Dataset {self.name}: {parts} examples of {self.x_train.shape[1]} numbers>"
-
-
-def check_dataset(data):
-    """Raise ValueError for what is no dataset."""
-    if not all(hasattr(data, name) for name in TENSORS):
-        raise ValueError(
-            f"data is {shown(data)}; it must be what cu.load_dataset(…) returns or, for your own numbers, "
-            "cu.Dataset.of(x_train, y_train, x_test, y_test)"
-        )
 
 
 def load_dataset(name: "str | Dataset" = "mnist", limit: int | None = None, device=None) -> Dataset:

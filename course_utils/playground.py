@@ -14,7 +14,7 @@ from IPython.core.pylabtools import print_figure
 from matplotlib.figure import Figure
 
 from course_utils import plots
-from course_utils.data import check_dataset
+from course_utils.checks import check_dataset
 from course_utils.history import History
 from course_utils.live import LIVE, LiveRun
 from course_utils.rule import Rule

@@ -6,8 +6,7 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-from course_utils.checks import SEED, above, at_least, check_part, is_number, or_none, plain, require, shown, whole
-from course_utils.data import check_dataset
+from course_utils.checks import SEED, above, at_least, check_parts, is_number, or_none, plain, require, shown, whole
 
 SCHEDULES = ("constant", "one_cycle", "exponential")
 
@@ -93,9 +92,7 @@ class Settings:
 
     def ready(self, rule, data):
         """The same for this rule and these data, its rate filled in; ValueError for what they cannot take."""
-        check_dataset(data)
-        for part in ("train", "val", "test"):
-            check_part(rule.net, data, part)
+        check_parts(rule.net, data)
         rule.check_data(data)
         require("batch_size", self.batch_size, whole(1, len(data.x_train)))
         for name, schedule in (self.knobs or {}).items():

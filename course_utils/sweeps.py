@@ -129,7 +129,7 @@ def _for_workers(data):
             loaded = load_dataset(data.requested, device=device, **limit)
             if all(map(_is_same, data.tensors, loaded.tensors)):
                 return loaded.name, limit
-    return replace(data), {}  # a copy, whose digest is taken anew
+    return replace(data), {}  # another object, which is looked at anew, whatever has been done to the first
 
 
 def _is_same(one, other):

@@ -195,7 +195,7 @@ def carry_back(notebook: Path, root: Path) -> None:
     built = nbformat.reads(notebook_text(filled_page(lesson, text, address), address), as_version=4)
     values = {cell.number: fillings(page, cell.number, address) for cell in page.cells}
     new, count = edits.carried(page, built.cells, nbformat.read(notebook, as_version=4).cells, values)
-    lesson.source.write_bytes(new.encode())
+    lessons.write(lesson.source, new)
     print(f"{page.where}: {count} cells changed as in {notebook.name}")
 
 
@@ -226,8 +226,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{len(products)} files checked, {len(changed)} out of date, {len(left_over)} left over")
         return int(bool(changed or left_over))
     for name in changed:
-        (args.root / name).parent.mkdir(parents=True, exist_ok=True)
-        (args.root / name).write_bytes(products[name].encode())
+        lessons.write(args.root / name, products[name])
     print(f"{len(products)} files built, {len(changed)} changed")
     return 0
 

@@ -31,7 +31,7 @@ async def playground_cycles(count: int, steps: int = 20) -> list[float]:
             await asyncio.sleep(0)
         lab.show_code.click()
         lab.stop.click()
-        await task
+        await task  # type: ignore[misc]  # there is one, for there is a loop
         lab.reset.click()
         held.append(resident())
     return held

@@ -216,5 +216,5 @@ NO_DATA = [(X32, Y64), DataLoader(TensorDataset(X32, Y64)), TensorDataset(X32, Y
 def test_what_is_no_dataset_is_told_how_to_make_one(data):
     rule = backprop()
     for use in (lambda: cu.train(rule, data), lambda: cu.playground(cu.rules.Backprop, data=data)):
-        with pytest.raises(ValueError, match=r"^data is .*cu.load_dataset\(…\).*cu.Dataset.of\(x_train"):
+        with pytest.raises(ValueError, match=r"^data is .*cu.load_dataset\(…\) returns.*cu.Dataset.of\(x_train"):
             use()
