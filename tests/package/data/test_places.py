@@ -42,7 +42,7 @@ FORMS = {
 def test_every_form_of_the_files_gives_the_same_numbers(form, tmp_path, monkeypatch, request):
     write_small(tmp_path / "plain" / "MNIST" / "raw")
     plain = numbers(tmp_path / "plain", monkeypatch)
-    given = tmp_path / "für alle 数据"
+    given = tmp_path / "Übung mit 数据"
     write_small(given / "MNIST" / "raw")
     for file in FILES:
         FORMS[form](given / "MNIST" / "raw" / file)
