@@ -5,6 +5,7 @@ import time
 
 import torch
 
+from course_utils.checks import check_is_tensor, check_label_for_each, check_labels, require, whole
 from course_utils.doors import check_rule, untaught
 from course_utils.metrics import estimate_of, layer_angles, no_trace, reference_of
 
@@ -13,14 +14,23 @@ TRAINING_IMAGES = 1_000  # that a row's training accuracy is measured on; more w
 
 @torch.no_grad()
 def evaluate(rule, x, y, batch_size=2_500):
-    """Accuracy in [0, 1] of `rule.predict` on x (n, inputs), y (n,) labels; for y (n, outputs) values the mean loss."""
+    """Accuracy in [0, 1] of `rule.predict` on x (n, inputs), y (n,) labels; for y (n, outputs) values the mean loss.
+
+    ValueError for other x and y.
+    """
     check_rule(rule)
     guesses = scores(rule, x, batch_size)
+    check_is_tensor("y", y)
+    if not y.is_floating_point():
+        check_label_for_each(y, guesses)
+        check_labels(y, guesses.shape[1])
     return _loss(rule, guesses, y) if y.is_floating_point() else _accuracy(guesses, y)
 
 
 def scores(rule, x, batch_size=2_500):
     """`rule.predict` of many x (n, inputs), in parts: (n, classes)."""
+    check_is_tensor("x", x)
+    batch_size = require("batch_size", batch_size, whole(1))
     return torch.cat([rule.predict(part) for part in x.split(batch_size)])
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from course_utils.checks import or_none, require, whole
+from course_utils.checks import check_seed, or_none, require, whole
 from course_utils.doors import check_net, check_rule, untaught
 
 __all__ = [
@@ -140,11 +140,11 @@ def gradient_statistics(rule, x, y, draws=100, batch_size=None, seed=0):
     Memory does not grow with draws. Raises ValueError for too few draws or a batch larger than the data.
     """
     check_rule(rule)
-    require("draws", draws, whole(2 * BLOCKS))  # fewer cannot tell bias from variance
-    require("batch_size", batch_size, or_none(whole(1, len(x))))
+    draws = require("draws", draws, whole(2 * BLOCKS))  # fewer cannot tell bias from variance
+    batch_size = require("batch_size", batch_size, or_none(whole(1, len(x))))
     rounding = 100 * torch.finfo(rule.net.weights[0].dtype).eps  # a bias below is the arithmetic's, not the rule's
     sums = [_Sums(g, rounding) for g in _vectors(rule, reference_of(rule, x, y))]
-    picker = torch.Generator().manual_seed(seed)
+    picker = torch.Generator().manual_seed(check_seed(seed))
     with no_trace(rule):
         for draw in range(draws):
             rule.zero_grad()

@@ -97,12 +97,11 @@ class MLP(nn.Module):
 
     def __init__(self, sizes, activation="relu", loss="cross_entropy", seed=0, init="gaussian", device=None):
         super().__init__()
-        checks.check_sizes(sizes)
+        sizes, seed = checks.check_sizes(sizes), checks.check_seed(seed)
         checks.check_name("activation", activation, ACTIVATIONS)
         checks.check_name("loss", loss, LOSSES)
         checks.check_name("init", init, INITS)
-        checks.check_seed(seed)
-        self.sizes, self.activation_name, self.loss_name, self.init = list(sizes), activation, loss, init
+        self.sizes, self.activation_name, self.loss_name, self.init = sizes, activation, loss, init
         self._f, self._derivative = ACTIVATIONS[activation]
         self.activity_noise = 0.0  # std of the noise on hidden pre-activations; set by the training loop
         self.noise_seed = 0  # of this step's noise: all passes of one step meet the same noise

@@ -48,6 +48,11 @@ def style(title):
     return {"color": COLORS.get(color, color), "linestyle": LINES.get(line, line)}
 
 
+def as_text(title):
+    """A title as Matplotlib shows it letter by letter: $ would begin maths there, a leading _ hide it from legends."""
+    return (" " if title.startswith("_") else "") + title.replace("$", r"\$")
+
+
 def curves(ax, histories):
     """Draw {label: History or frame} as validation accuracy, in percent, against training images seen.
 
@@ -57,7 +62,7 @@ def curves(ax, histories):
     for name, history in histories.items():
         frame = getattr(history, "frame", history)
         measure = judged_by(frame)
-        ax.plot(frame.samples, _shown(frame, measure), label=name, linewidth=1.8, **style(name))
+        ax.plot(frame.samples, _shown(frame, measure), label=as_text(name), linewidth=1.8, **style(name))
     ax.set(xlabel=UNITS["samples"], ylabel=UNITS[measure])
     dress(ax)
 
@@ -75,7 +80,7 @@ def stored_band(ax, frame, name):
     """The range over seeds of a stored results frame (one rule), with the mean as a thin line, in percent."""
     over_seeds = 100 * frame.groupby("samples").val_accuracy.agg(["min", "mean", "max"])
     look = style(name)
-    label = f"{name}: {frame.seed.nunique()} stored seeds, {frame.device.iloc[0]}, {frame.measured.iloc[0]}"
+    label = f"{as_text(name)}: {frame.seed.nunique()} stored seeds, {frame.device.iloc[0]}, {frame.measured.iloc[0]}"
     pale = {"color": look["color"], "alpha": 0.2, "linewidth": 0}
     ax.fill_between(over_seeds.index, over_seeds["min"], over_seeds["max"], label=label, **pale)
     ax.plot(over_seeds["mean"], linewidth=0.7, **look)
@@ -143,7 +148,7 @@ def runs(figure, rule, shown, samples, warning=""):
     if measure == "val_accuracy":
         left.set(ylim=(-2, 102), yticks=range(0, 101, 20))
     right.set_xlim(0, samples)
-    left.set_title(rule.title, loc="left", fontsize="medium")
+    left.set_title(as_text(rule.title), loc="left", fontsize="medium")
     look = {"ha": "center", "va": "center", "color": RED, "backgroundcolor": "white", "transform": left.transAxes}
     left.text(0.5, 0.5, textwrap.fill(warning, 38), **look)
     small = {"frameon": False, "fontsize": "small"}

@@ -96,6 +96,8 @@ class Rule(nn.Module):
             cls.__init__ = asks_of_net(cls.__init__)  # type: ignore[method-assign]
         cls.knobs = {name: knob for name in names if isinstance(knob := getattr(cls, name, None), Knob)}
         cls.live_knobs = tuple(name for name, knob in cls.knobs.items() if knob.live)
+        require(f"{cls.__name__}.title", cls.title, ("a text", lambda title: isinstance(title, str)))
+        require(f"{cls.__name__}.lr", cls.lr, above(0))
         for column, word in cls.plausibility.items() if isinstance(cls.plausibility, dict) else ():
             words = CRITERIA.get(column, ())
             if words is not None and word not in words:
@@ -106,7 +108,7 @@ class Rule(nn.Module):
 
     def __init__(self, net, seed=0, **knobs):
         super().__init__()
-        check_seed(seed)
+        seed = check_seed(seed)
         check_net(net, self.title)
         if unknown := set(knobs) - set(self.knobs):
             has = ", ".join(self.knobs) or "none"
@@ -129,6 +131,9 @@ class Rule(nn.Module):
         loss = self.backward(x, y)
         optimizer.step()
         return loss
+
+    def check_data(self, data):
+        """Raise ValueError for data that this rule cannot learn from; `train` asks before the first step."""
 
     @torch.no_grad()
     def predict(self, x):

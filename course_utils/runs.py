@@ -88,13 +88,14 @@ def provenance(device):
     return {
         "device": name,
         "versions": f"torch {torch.__version__}, python {platform.python_version()}",
-        "commit": _commit(),
+        "commit": commit(),
         "measured": datetime.date.today().isoformat(),
     }
 
 
 @functools.cache
-def _commit():
+def commit():
+    """The commit that these sources are, "unknown" outside git."""
     command = ["git", "describe", "--always", "--dirty"]
     try:
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()

@@ -34,14 +34,16 @@ def batch(net, n=4, targets="labels", seed=0):
     return x, torch.randn(n, classes, generator=generator, dtype=dtype).softmax(1)
 
 
-def clusters(n=203, n_val=41, inputs=12, classes=4, seed=0):
-    """A data set that trains in milliseconds: noisy points around one centre a class."""
+def clusters(n=203, n_val=41, inputs=12, classes=4, seed=0, blank=0):
+    """A data set that trains in milliseconds: noisy points around a centre a class; the first `blank` inputs are 0."""
     generator = torch.Generator().manual_seed(seed)
     centres = torch.randn(classes, inputs, generator=generator)
 
     def draw(count):
         y = torch.randint(0, classes, (count,), generator=generator)
-        return centres[y] + 0.5 * torch.randn(count, inputs, generator=generator), y
+        x = centres[y] + 0.5 * torch.randn(count, inputs, generator=generator)
+        x[:, :blank] = 0
+        return x, y
 
     return Dataset("clusters", "clusters", *draw(n), *draw(n_val), *draw(n_val))
 

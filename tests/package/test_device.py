@@ -122,8 +122,8 @@ def test_setup_prefers_cuda_then_mps_then_cpu(found, chosen, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: found[0])
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)  # also where the driver is too old to use it
     monkeypatch.setattr(torch.mps, "device_count", lambda: int(found[1]))
-    assert device_module._choose(None).type == chosen
-    assert device_module._choose("cpu").type == "cpu"
+    assert device_module.choose(None).type == chosen
+    assert device_module.choose("cpu").type == "cpu"
 
 
 @pytest.mark.parametrize(
