@@ -206,7 +206,8 @@ def check_parts(net, data):
 
 def _check_values(y, out, loss_name):
     if y.shape != out.shape:
-        raise ValueError(f"y has shape {tuple(y.shape)}; target values must have shape {tuple(out.shape)}")
+        right = f"{tuple(out.shape)}, and class labels must be int64: y.long()"
+        raise ValueError(f"y has shape {tuple(y.shape)}; target values must have shape {right}")
     if y.dtype != out.dtype:
         raise ValueError(f"y holds {y.dtype} and the network {out.dtype}: use y.to({out.dtype})")
     if y.device.type == "cpu":
