@@ -11,7 +11,7 @@ from helpers import batch, clusters, grads, small_net
 import course_utils as cu
 from course_utils.controls import FrozenHidden
 
-DATA = clusters()
+DATA = clusters(blank=4)  # room for the label that Forward-Forward writes
 every_rule = pytest.mark.parametrize("rule_class", cu.rules.ALL.values(), ids=cu.rules.ALL)
 
 
@@ -106,6 +106,7 @@ def test_it_learns_values_and_shows_the_loss(rule_class):
     """Or, where its objective is another one, trains at least."""
     net = small_net(loss="squared_error")
     x, y = batch(net, n=64, targets="values")
+    x[:, :3] = 0  # room for a label
     data = cu.data.Dataset("values", "values", x, y, x, y, x, y)
     history = cu.train(rule_class(net).double(), data, epochs=3, lr=0.002, batch_size=8, progress=False)
     assert history.status == "done" and history.frame[["train_accuracy", "val_accuracy"]].isna().all(axis=None)
