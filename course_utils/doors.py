@@ -50,7 +50,7 @@ def asks_of_net(method):
     """The method of a rule, or a function of one; what its network lacks is then told in a sentence."""
 
     @functools.wraps(method)
-    def told(rule, *arguments, **keywords):
+    def told(rule, /, *arguments, **keywords):  # a hybrid has a setting called `rule`
         try:
             return method(rule, *arguments, **keywords)
         except AttributeError as error:
