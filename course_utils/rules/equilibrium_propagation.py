@@ -131,7 +131,7 @@ class Settling(Sweeps):
         return until_still(lambda s: self.sweep(s, drives, beta, y, 0.5), self.forward_pass(x, drives))
 
     def reference_gradient(self, x, y):
-        """The gradient of net.loss at rest, a tensor a parameter of net: what the contrast tends to as β → 0."""
+        """The gradient of net.loss at rest, in the order of `taught`: what the contrast tends to as β → 0."""
         with torch.enable_grad():
             s = [h.requires_grad_() for h in self.rest(x)[1:]]
             pulled = self.sweep([x, *s], self.drives(x, self.net.biases))[1:]  # f′ of the drive, not of the state
@@ -143,7 +143,9 @@ class Settling(Sweeps):
             return [torch.lerp(old, new, 0.5) for old, new in zip(z, [*hidden, top + error], strict=True)]
 
         z = until_still(send_back, [torch.zeros_like(h) for h in s])
-        return list(torch.autograd.grad(pulled, list(self.net.parameters()), z))
+        own = [p for _, p in self.taught()]
+        found = iter(torch.autograd.grad(pulled, [p for p in own if p.requires_grad], z))
+        return [next(found) if p.requires_grad else torch.zeros_like(p) for p in own]
 
 
 class EquilibriumPropagation(Settling, Rule):

@@ -3,7 +3,7 @@
 import torch
 
 from course_utils.data import load_dataset
-from course_utils.rule import FeedbackWeights
+from course_utils.feedback import FeedbackWeights
 from course_utils.rules import equilibrium_propagation as equilibrium
 from course_utils.runs import make_rule, read_call, run_rule
 

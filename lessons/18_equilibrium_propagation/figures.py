@@ -76,7 +76,7 @@ def settling(data):
             ax.bar(units, states[30][layer], width=0.9, color=plots.GREY, alpha=0.5, label="free, at rest")
             ax.plot(units, states[at][layer], "D", markersize=3, color=plots.BLUE, label="now")
             ax.set(ylim=(-1.1, 1.4), xlabel="unit of hidden layer 2" if row else "output unit")
-            plots.dress(ax, legend=row == column == 0)
+            plots.dress(ax, legend=False)
         axes[0, column].set_title(f"after {at} sweeps", fontsize="medium")
         axes[0, column].axvline(wanted.item(), color=plots.RED, linestyle=":")
     for ax in axes[:, 0]:
@@ -88,6 +88,7 @@ def settling(data):
     right.plot(range(30, 61), energy[30:], "--", color=plots.RED, label="nudged, E + β L")
     right.set(xlabel="sweep", ylabel="energy of this example")
     plots.dress(right)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower left", ncols=2, frameon=False)
     return figure
 
 
@@ -104,7 +105,7 @@ def play(data):
         data,
         runs,
         accuracies=(50, 100),
-        angles=(-3, 125),
+        angles=(-3, 165),
         training={"lr": 0.03},
         **BOUNDED,
     )
