@@ -4,7 +4,9 @@ import torch
 from torch import nn
 
 from course_utils.checks import is_number
-from course_utils.rule import FeedbackWeights, Knob, Rule, between, one_of, whole
+from course_utils.doors import only_one_decay
+from course_utils.feedback import FeedbackWeights
+from course_utils.rule import Knob, Rule, between, one_of, whole
 from course_utils.rules.backpropagation import Backprop
 from course_utils.rules.equilibrium_propagation import Settling
 from course_utils.rules.kolen_pollack import SHARE_LOST
@@ -64,8 +66,8 @@ class GeneRec(ContrastiveHebbian):
     Source: O'Reilly 1996, doi:10.1162/neco.1996.8.5.895. feedback_weights[l], of the shape of net.weights[l], brings s_l
     down; a Parameter, drawn from the same distribution; [0] is None. Settings of `ContrastiveHebbian`, and
     symmetric: both synapses of a pair take the sum of their two changes; midpoint: the sender's activity is the mean of
-    both phases; decay: the share that both lose at each step (not W_1, not the biases). With a decay the optimiser's own
-    weight_decay must be 0.
+    both phases; decay: the share that both lose at each step (not W_1, not the biases). ValueError for a decay when the
+    optimiser has a weight_decay of its own.
     """
 
     title = "GeneRec"
@@ -97,11 +99,12 @@ class GeneRec(ContrastiveHebbian):
             self.add_grad(self.net.biases[l], share * moved[l + 1].sum(0))
 
     def step(self, x, y, optimizer):
+        only_one_decay(self, optimizer)
         loss = super().step(x, y, optimizer)
         with torch.no_grad():
             for l in range(1, self.net.depth):
                 for w in (self.net.weights[l], self.feedback_weights[l]):
-                    w.mul_(1 - self.decay)
+                    w.mul_(1 - self.decay * w.requires_grad)  # but for what is frozen
         return loss
 
     def hidden_parameters(self):

@@ -126,6 +126,17 @@ def test_made_symmetric_its_two_weights_obey_the_law_of_kolen_and_pollack():
     assert gap_after(unequal, **both) > 1e-2
 
 
+def test_a_decay_besides_the_optimiser_s_own_is_refused_and_frozen_weights_keep_theirs():
+    net = small_net(SIZES, loss="squared_error")
+    rule, (x, y) = GeneRec(net, feedback=0.3, decay=0.1).double(), batch(net, n=6)
+    with pytest.raises(ValueError, match="weight_decay"):
+        rule.step(x, y, torch.optim.SGD(rule.parameters(), lr=0.1, weight_decay=0.1))
+    still, moving = net.weights[2].requires_grad_(False), rule.feedback_weights[2]
+    before = [w.detach().clone() for w in (still, moving)]
+    rule.step(x, y, torch.optim.SGD(rule.parameters(), lr=0.1))
+    assert torch.equal(still, before[0]) and not torch.equal(moving, before[1])
+
+
 # ---------------------------------------------------------------- Almeida–Pineda is the gradient at rest
 
 
