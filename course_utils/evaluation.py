@@ -31,8 +31,7 @@ def scores(rule, x, batch_size=2_500):
     """`rule.predict` of many x (n, inputs), in parts: (n, classes)."""
     check_is_tensor("x", x)
     batch_size = require("batch_size", batch_size, whole(1))
-    predict = asks_of_net(lambda rule, part: rule.predict(part))  # a rule's own may ask for more than a `Net` has
-    return torch.cat([predict(rule, part) for part in x.split(batch_size)])
+    return asks_of_net(lambda rule: torch.cat([rule.predict(part) for part in x.split(batch_size)]))(rule)
 
 
 def _accuracy(guesses, y):

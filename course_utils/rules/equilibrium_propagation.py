@@ -97,7 +97,8 @@ class Settling(Sweeps):
     Not a rule itself: `class MyRule(Settling, Rule)` settles, and writes `backward`.
     """
 
-    add_grad: Any  # the rule's
+    add_grad: Any  # the rule's, as is
+    taught: Any
 
     def gain(self, l):
         """γ^(l−L), the weight of layer l in the energy, l = 1 … L; without feedback there is only the output's."""
