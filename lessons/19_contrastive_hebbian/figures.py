@@ -37,10 +37,11 @@ def circuit():
 
 def settling(data):
     """The animated settling of the lesson at three of its sweeps, for a reader without a kernel."""
-    pupil = cu.rules.ContrastiveHebbian(cu.MLP([784, 32, 10], activation="tanh", loss="squared_error", seed=2), feedback=0.3, damping=0.3)
+    net = cu.MLP([784, 32, 10], activation="tanh", loss="squared_error", seed=2)
+    pupil = cu.rules.ContrastiveHebbian(net, feedback=0.3, damping=0.3)
     few = cu.load_dataset("mnist", limit=5_000)
     cu.train(pupil, few, epochs=1, lr=0.01, optimizer="adam", progress=False)
-    x, y, net = data.x_val[[9]], data.y_val[[9]], pupil.net
+    x, y = data.x_val[[9]], data.y_val[[9]]
     h = [a.detach() for a in net.activations(x)]
     delta = (net.output_error(h[-1], y) @ net.weights[1].detach())[0] * net.derivative(h[1])[0]
     free = pupil.settle(x, sweeps=21)
