@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from course_utils.rule import Rule
+from course_utils.safely import surely
 
 
 class Around(nn.Module):
@@ -11,6 +12,8 @@ class Around(nn.Module):
 
     A subclass overrides `step` (and `backward`, where `.grad` itself is to be another). rule: the rule inside.
     """
+
+    __new__ = Rule.__new__
 
     def __init__(self, rule):
         super().__init__()
@@ -58,19 +61,25 @@ class FrozenHidden(Around):
         if type(self.rule).step is Rule.step:
             return Rule.step(self, x, y, optimizer)
         kept = [(p, p.detach().clone()) for p in self.hidden_parameters()]
-        loss = self.rule.step(x, y, optimizer)
-        with torch.no_grad():
+
+        @torch.no_grad()
+        def put_back():
             for p, value in kept:
                 p.copy_(value)
                 p.grad = None
-        return loss
+
+        return surely(put_back, lambda: self.rule.step(x, y, optimizer))
 
     def backward(self, x, y):
         before = [(p, p.grad) for p in self.hidden_parameters()]
-        for p, _ in before:
-            p.grad = None
-        try:
-            return self.rule.backward(x, y)
-        finally:
+
+        def put_back():
             for p, gradient in before:
                 p.grad = gradient
+
+        def act():
+            for p, _ in before:
+                p.grad = None
+            return self.rule.backward(x, y)
+
+        return surely(put_back, act)

@@ -29,6 +29,11 @@ class History:
         self.status = status
         self.message = f"{status} after {self.samples:,} samples: {message}"
 
+    @property
+    def is_over(self):
+        """Has it come to its last step, or to where it was to pause?"""
+        return self.steps == self.planned or self.samples >= (self.settings.stop_after or math.inf)
+
     def passes(self, every, batch):
         """Does the next batch of that many samples reach a multiple of `every`? (0: never)"""
         return bool(every) and (self.samples + batch) // every > self.samples // every

@@ -1,9 +1,8 @@
 """One run of a rule, steered while it trains, and the code that repeats it. Knows no widgets."""
 
-import inspect
-
 from course_utils import rules
 from course_utils.network import MLP
+from course_utils.runs import takes_seed
 from course_utils.settings import Schedule, Settings
 from course_utils.training import steps
 
@@ -22,7 +21,7 @@ class LiveRun:
         if clash := sorted({*LIVE, "knobs"} & set(training)):
             raise ValueError(f"training holds {', '.join(clash)}, which the sliders set; leave it out there")
         knobs = {name: value for name, value in settings.items() if name not in LIVE}
-        if "seed" in inspect.signature(rule_class).parameters:
+        if takes_seed(rule_class):
             knobs = {"seed": training["seed"], **knobs}
         if units := knobs.pop("hidden_units", None):
             sizes = [sizes[0], *[units] * (len(sizes) - 2), sizes[-1]]

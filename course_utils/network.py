@@ -76,6 +76,12 @@ class MLP(nn.Module):
     for unknown names.
     """
 
+    def __new__(cls, *told, **by_name):
+        """What it is told is kept: a checkpoint makes it again."""
+        module = nn.Module.__new__(cls)
+        module.__dict__["_told"] = told, by_name
+        return module
+
     def __init__(self, sizes, activation="relu", loss="cross_entropy", seed=0, init="gaussian", device=None):
         super().__init__()
         checks.check_sizes(sizes)

@@ -4,6 +4,7 @@ import asyncio
 import math
 import time
 import traceback
+import weakref
 from collections import deque
 from functools import partial
 from html import escape
@@ -20,6 +21,7 @@ from course_utils.rule import Rule
 
 WIDE, LABEL = {"width": "32em", "max_width": "100%"}, {"description_width": "15em"}
 SLIDER = {"layout": WIDE, "style": LABEL, "continuous_update": False}  # one move is one entry in the code
+_made: "weakref.WeakSet[Playground]" = weakref.WeakSet()
 _png = partial(print_figure, bbox_inches=None, pil_kwargs={"compress_level": 1})  # the quickest
 
 
@@ -30,6 +32,7 @@ class Playground(widgets.VBox):
     means one hidden layer of 128 units. training: more arguments for `train`, such as {"optimizer": "adam"}; network:
     for `MLP`, such as activation="tanh". ValueError for a class that is no rule, and for what these refuse. Without an
     event loop `run_steps` drives the run.
+    Making one ends the runs that Train drives in others; so does close().
     Attributes: sliders, {name: widget}; train, stop, reset, show_code, the buttons; rule and history, of the run on the
     screen; task, while Train drives it (to be awaited: it raises what goes wrong).
     """
@@ -53,7 +56,14 @@ class Playground(widgets.VBox):
         self._make_sliders()
         super().__init__(self._parts())
         self.add_class("cu-playground")
+        for other in [lab for lab in _made if lab.task]:  # the cell run again leaves one training, with no Stop
+            other._on_loop(other.run.stop)
+        _made.add(self)
         self._begin()
+
+    def close(self):
+        _ = "run" in vars(self) and self.run.stop()
+        super().close()
 
     def _make_sliders(self):
         top = 10.0 ** math.ceil(math.log10(self.rule_class.lr) + 2)
@@ -84,7 +94,7 @@ class Playground(widgets.VBox):
         self.show_code = self._button("Show code", self._show_code, "code that repeats the run on the screen")
         self.image, self.status, self.message, self.code = _picture(900), widgets.HTML(), widgets.HTML(), widgets.HTML()
         shown = {"figure": self.image, "status": self.status, "message": self.message, "code": self.code}
-        for name, widget in {**self.sliders, **shown}.items():
+        for name, widget in (self.sliders | shown).items():
             widget.add_class("cu-" + name.replace("_", "-"))
         return [columns, widgets.HBox([self.train, self.stop, self.reset, self.show_code]), *shown.values()]
 

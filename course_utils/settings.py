@@ -1,5 +1,6 @@
 """What a run is told: its settings, and values that change while it trains."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -45,6 +46,18 @@ class Schedule:
 
     def __repr__(self):
         return repr(self.steps[0][1] if len(self.steps) == 1 else self.steps)
+
+
+def factor(schedule, progress, samples):
+    """What a schedule makes of the learning rate after so many samples, progress (0 to 1) of the way."""
+    if schedule == "constant":
+        return 1.0
+    if schedule == "exponential":
+        return 0.01**progress
+    if schedule == "one_cycle":
+        up, down = 0.05 + 0.95 * progress / 0.1, 0.5 * (1 + math.cos(math.pi * (progress - 0.1) / 0.9))
+        return up if progress < 0.1 else down
+    return schedule.at(samples)
 
 
 ALLOWED = {

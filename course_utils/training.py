@@ -1,21 +1,24 @@
 """One training loop for every rule: `steps` runs it, `train` and the playground drive it."""
 
 import math
+import sys
 import time
 
 import torch
 from tqdm.auto import tqdm
 
+from course_utils.checkpoints import NONE, Checkpoint
 from course_utils.checks import NotFinite, let_in
-from course_utils.device import stream
+from course_utils.device import stream, unattended
 from course_utils.history import History
 from course_utils.metrics import gradients, layer_angles, no_trace
-from course_utils.settings import Schedule, Settings
+from course_utils.safely import surely
+from course_utils.settings import Schedule, Settings, factor
 
 TRAINING_IMAGES = 1_000  # that a row's training accuracy is measured on; more would cost what the validation costs
 
 
-def train(rule, data, *, progress=True, **settings):
+def train(rule, data, *, progress=True, checkpoint=None, **settings):
     """Train `rule` on `data` with a progress bar; returns the run's `History`.
 
     epochs=5: how often to see the training set, fractions allowed.
@@ -27,12 +30,17 @@ def train(rule, data, *, progress=True, **settings):
     knobs: {name of one of the rule's `live_knobs`: like lr}. seed=0: of the batches' order and the noise.
     eval_every, probe_every: in samples. Evaluation defaults to once an epoch, probes (the angle of `.grad` to the
     rule's `reference_gradient` of the same batch, by default the true one) to never. stop_after: end after that many
-    samples, with the schedule of all epochs.
+    samples, with the schedule of all epochs. checkpoint: a file that `resume` goes on from, whatever happens.
     ValueError for anything out of range. Interrupting the kernel returns the history so far. A run whose loss becomes
     NaN or infinite ends with status "diverged" and says so.
     """
-    runner = steps(rule, data, Settings(**settings))
-    history = next(runner)
+    file = NONE if checkpoint is None else Checkpoint(checkpoint, rule, data)
+    return drive(rule, steps(rule, data, Settings(**settings), file), progress)
+
+
+def drive(rule, runner, progress):
+    """A run to its end, with a bar; in a run of a sweep in silence, and an interrupt ends the sweep."""
+    history, alone = next(runner), unattended.get()
     with tqdm(total=history.planned, desc=rule.title, unit="batch", disable=not progress, mininterval=0.3) as bar:
         try:
             for history in runner:
@@ -40,13 +48,15 @@ def train(rule, data, *, progress=True, **settings):
                 bar.set_postfix_str(f"val {history.rows[-1]['val_accuracy']:.2%}", refresh=False)
         except KeyboardInterrupt:
             runner.close()
+            if alone:
+                raise
         bar.set_postfix_str(f"val {history.rows[-1]['val_accuracy']:.2%}")
-    if history.status != "done":
+    if history.status != "done" and not alone:
         print(f"{rule.title}: {history.message}")
     return history
 
 
-def steps(rule, data, settings):
+def steps(rule, data, settings, checkpoint=NONE):
     """Generator behind `train`: yields the run's `History` before the first and after every step. Closing it stops."""
     settings = settings.ready(rule, data)
     net, images = rule.net, len(data.x_train)
@@ -55,11 +65,17 @@ def steps(rule, data, settings):
     history = History(settings, images)
     losses: list[torch.Tensor] = []
     angles: list[list[float]] = []
-    batches, noise_seeds = _batches(data, settings, history), stream("activity noise", settings.seed)
-    _set_knobs(rule, settings, 0)
-    if settings.probe_every:
-        angles.append(_probe(history, _first_angles, rule, data, settings.batch_size))
-    _add_row(history, rule, data, losses, angles)
+    noise = stream("training noise", settings.seed, data.x_train.device)
+    noise_seeds = stream("activity noise", settings.seed)
+    parts = {"history": history, "optimizer": optimizer, "rates": rates, "losses": losses, "angles": angles}
+    checkpoint.begin(**parts, noise=noise, noise_seeds=noise_seeds)
+    batches = _batches(data, settings, history, noise)
+    if not history.rows:
+        _set_knobs(rule, settings, 0)
+        if settings.probe_every:
+            angles.append(_probe(history, _first_angles, rule, data, settings.batch_size))
+        _add_row(history, rule, data, losses, angles)
+    checkpoint.keep(due=True)  # or the first step would be the first to hear that this is not possible
     try:
         yield history
         while history.status == "running":
@@ -83,28 +99,35 @@ def steps(rule, data, settings):
             history.samples, history.steps = history.samples + len(x), history.steps + 1
             history.seconds += time.perf_counter() - begin - (history.probe_seconds - probed)
             _look_for_the_end(history, losses[-1], row_due)
+            if history.status == "done" and history.steps < history.planned and not row_due:
+                checkpoint.keep(due=True)  # it pauses, with a row that the whole run has not
+                checkpoint = NONE
             if row_due or history.status != "running":
                 _add_row(history, rule, data, losses, angles)
+            checkpoint.keep(due=row_due or history.status != "running")
             yield history
-    except (GeneratorExit, KeyboardInterrupt):
+    except (GeneratorExit, KeyboardInterrupt) as stopped:
         net.activity_noise = 0.0
-        if history.status == "running":
+        # A run that was left hanging is closed when the interpreter ends, and torch cannot be asked any more.
+        if history.status == "running" and not sys.is_finalizing():
+            if isinstance(stopped, GeneratorExit):  # it comes between two steps
+                checkpoint.keep(due=True)
             history.end("stopped", "interrupted")
             _add_row(history, rule, data, losses, angles)
         raise
     finally:
-        net.activity_noise = 0.0
-        for group, rate in zip(optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate  # the schedule's last value, often 0, would ruin a second run of this optimiser
+        surely(lambda: _give_back(net, optimizer, rates))
 
 
-def _batches(data, settings, history):
+def _batches(data, settings, history, noise):
     """Batches (x, y) for ever, epoch after epoch in a new order, with the noise that x has at history.samples."""
-    device = data.x_train.device
+    device, done = data.x_train.device, history.steps  # those of a run that goes on are passed over
     in_order = stream("order", settings.seed)  # on the CPU: the same batches on every device
-    noise = stream("training noise", settings.seed, device)
     while True:
         for batch in torch.randperm(history.images, generator=in_order).to(device).split(settings.batch_size):
+            if done > 0:
+                done -= 1
+                continue
             x, y = data.x_train.index_select(0, batch), data.y_train.index_select(0, batch)
             if std := settings.input_noise.at(history.samples):
                 x += std * torch.randn(x.shape, generator=noise, device=device, dtype=x.dtype)
@@ -113,16 +136,23 @@ def _batches(data, settings, history):
 
 def _set_rates(optimizer, rates, settings, history):
     """Each group's learning rate for the next step; where `train` made the optimiser, groups keep their proportions."""
-    factor = _factor(settings.schedule, history.steps / history.planned, history.samples)
+    scale = factor(settings.schedule, history.steps / history.planned, history.samples)
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
         if settings.lr is not None:
             first, now = settings.lr.at(0), settings.lr.at(history.samples)
             rate = now * (rate / first) if isinstance(settings.optimizer, str) and first and rate != first else now
-        group["lr"] = factor * rate
+        group["lr"] = scale * rate
+
+
+def _give_back(net, optimizer, rates):
+    """What a run borrows: noise inside the network, the rates of an optimiser, which a second run may take up."""
+    net.activity_noise = 0.0
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
 
 
 def _look_for_the_end(history, loss, row_due):
-    last = history.steps == history.planned or history.samples >= (history.settings.stop_after or math.inf)
+    last = history.is_over
     # Seldom, because asking a GPU whether a number is finite means waiting for it.
     if (history.steps % 20 == 0 or row_due or last) and not torch.isfinite(loss):
         history.end("diverged", "the loss is no longer a finite number; try a smaller learning rate")
@@ -207,17 +237,6 @@ def _first_angles(rule, data, batch_size):
     with no_trace(rule):
         rule.backward(x, y)
         return layer_angles(rule.net, gradients(rule.net), rule.reference_gradient(x, y))
-
-
-def _factor(schedule, progress, samples):
-    if schedule == "constant":
-        return 1.0
-    if schedule == "exponential":
-        return 0.01**progress
-    if schedule == "one_cycle":
-        up, down = 0.05 + 0.95 * progress / 0.1, 0.5 * (1 + math.cos(math.pi * (progress - 0.1) / 0.9))
-        return up if progress < 0.1 else down
-    return schedule.at(samples)
 
 
 def make_optimizer(rule, optimizer, lr, momentum=0.9):

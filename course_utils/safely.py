@@ -1,0 +1,50 @@
+"""What has to be whole, or put back, whatever comes and whenever: a crash, a full disk, an interrupt."""
+
+import glob
+import os
+import threading
+
+import psutil
+
+
+def write_whole(path, content):
+    """Write bytes to a file that at any moment, also after a crash, is whole: as it was, or as it is to be.
+
+    They are on the disk before the name is. What a process that was killed here has left is removed. OSError names
+    the file.
+    """
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*-*"):
+        writer = left.name.rpartition(".")[2].partition("-")[0]
+        if writer.isdigit() and not psutil.pid_exists(int(writer)):
+            left.unlink(missing_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
+    try:
+        with open(beside, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+        if os.name == "posix":  # the name itself; elsewhere a folder cannot be opened
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+    except OSError as error:
+        raise OSError(
+            error.errno, f"cannot write {path}: {error.strerror}; make room or choose another place"
+        ) from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def surely(put_back, act=lambda: None):
+    """act(), and then, whatever comes and whenever, put_back(): twice where an interrupt may have fallen into it."""
+    try:
+        try:
+            return act()
+        finally:
+            put_back()
+    except KeyboardInterrupt:
+        put_back()
+        raise
