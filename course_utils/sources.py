@@ -154,10 +154,10 @@ class Memory:
         steps, uses, names = _steps(thing.__code__)
         self.modules |= {rules.ALL[name].__module__ for name in names & set(rules.ALL)}
         known = {name: thing.__globals__[name] for name in uses if name in thing.__globals__}
+        defaults = self.of([thing.__defaults__, thing.__kwdefaults__]) if is_typed(thing) else []
         if not is_typed(thing):  # the rest stands in its file; and some of it, as a cache, changes all the time
             known = {name: value for name, value in known.items() if callable(value) or _is_lasting(value)}
-        helpers = [[name, self.use(known[name], names)] for name in sorted(known)]
-        return [steps, around, self.of([thing.__defaults__, thing.__kwdefaults__]), helpers]
+        return [steps, around, defaults, [[name, self.use(known[name], names)] for name in sorted(known)]]
 
     def use(self, value, names):
         return self.module(value, names) if isinstance(value, types.ModuleType) else self.of(value)

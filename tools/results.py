@@ -172,7 +172,7 @@ def note_costs(studies):
     for lesson, blocks in studies.items():
         new = [path for path in files_of(blocks) if path not in seen]
         seen |= set(new)
-        seconds = sum(pd.read_csv(path).processor_seconds[0] for path in new)
+        seconds = sum(runs.read_run(path).processor_seconds[0] for path in new)
         cost.note(lesson, "results", {"runs": len(new), "core_seconds": round(seconds), **facts})
 
 
