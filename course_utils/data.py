@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from course_utils import files
-from course_utils.device import current_device
+from course_utils.device import current_device, stream
 
 _cache: dict[tuple[str, str], "Dataset"] = {}
 
@@ -69,3 +69,18 @@ def _decode(folder: Path | None) -> list[torch.Tensor]:
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
     x, y = x.flatten(1).clamp(0, 1)[order], labels.long()[order]
     return [x[:1297], y[:1297], x[1297:1497], y[1297:1497], x[1497:], y[1497:]]
+
+
+def batches_of(data, settings, history, noise):
+    """Batches (x, y) for ever, epoch after epoch in a new order, with the noise that x has at history.samples."""
+    device, done = data.x_train.device, history.steps  # those of a run that goes on are passed over
+    in_order = stream("order", settings.seed)  # on the CPU: the same batches on every device
+    while True:
+        for batch in torch.randperm(history.images, generator=in_order).to(device).split(settings.batch_size):
+            if done > 0:
+                done -= 1
+                continue
+            x, y = data.x_train.index_select(0, batch), data.y_train.index_select(0, batch)
+            if std := settings.input_noise.at(history.samples):
+                x += std * torch.randn(x.shape, generator=noise, device=device, dtype=x.dtype)
+            yield x, y

@@ -15,6 +15,7 @@ import torch
 
 from course_utils import rules
 from course_utils.checkpoints import Checkpoint
+from course_utils.checks import plain
 from course_utils.controls import FrozenHidden
 from course_utils.data import load_dataset
 from course_utils.network import MLP
@@ -55,7 +56,7 @@ def takes_seed(rule_class):
 
 def named(rule, own):
     """What stands for a rule in a run: a name that the registry knows, for a name travels further than a class;
-    else the class, or a partial of it with a `__name__`. own: {name: class} beside the registry's."""
+    else the class, or a `Given` of it. own: {name: class} beside the registry's."""
     if isinstance(rule, str):
         if rule.startswith("FrozenHidden(") and rule.endswith(")"):
             inside = named(rule[len("FrozenHidden(") : -1], own)
@@ -68,22 +69,25 @@ def named(rule, own):
         good = 'names, classes derived from cu.Rule, or functools.partial of one; arguments as in "Pepita(dropout=0.1)"'
         raise ValueError(f"rules holds {' '.join(repr(rule).split()):.80}; give {good}")
     if rule.func is FrozenHidden and len(rule.args) == 1:
-        inside = named(*rule.args, own)
-        text = f"FrozenHidden({label(inside)})"
-        return text if isinstance(inside, str) else _with_name(functools.partial(FrozenHidden, inside), text)
+        inside = Given(FrozenHidden, named(*rule.args, own))
+        return inside.__name__ if isinstance(inside.args[0], str) else inside
     kind = named(rule.func, own)
     if rule.args:
         raise ValueError(f"rules holds {rule!r}; give its arguments by name, without net: each run makes its own")
-    if not rule.keywords:
-        return kind
-    text = f"{label(kind)}({', '.join(f'{name}={value!r}' for name, value in rule.keywords.items())})"
-    by_name = isinstance(kind, str) and read_call(text) == (kind, rule.keywords)
-    return text if by_name else _with_name(functools.partial(rule.func, **rule.keywords), text)
+    given = Given(rule.func, **{name: plain(value) for name, value in rule.keywords.items()})
+    if isinstance(kind, str) and read_call(given.__name__) == (kind, given.keywords):
+        return given.__name__
+    return given if given.keywords else kind
 
 
-def _with_name(rule, text):
-    rule.__name__ = text if len(text) < 200 else f"{text[:200]}…)"
-    return rule
+class Given(functools.partial):
+    """A rule's class with arguments, called as one would write it."""
+
+    @property
+    def __name__(self):
+        given = [*map(label, self.args), *(f"{name}={value!r}" for name, value in self.keywords.items())]
+        text = f"{label(self.func)}({', '.join(given)})"
+        return text if len(text) <= 200 else f"{text[:200]}…)"
 
 
 def label(thing):
@@ -153,7 +157,8 @@ def _mark(path, table):
 def read_run(path):
     """The frame of a finished run, `processor_seconds` included."""
     # Some commits are all digits, or look like 12e4567; a rule may be called NA.
-    how = {"dtype": {"commit": str}, "keep_default_na": False, "na_values": [""], "encoding": "utf-8"}
+    texts = dict.fromkeys(["rule", "dataset", "sizes", *FACTS], str)
+    how = {"dtype": texts, "keep_default_na": False, "na_values": [""], "encoding": "utf-8"}
     return pd.read_csv(path, skiprows=1, float_precision="round_trip", **how)
 
 

@@ -144,7 +144,8 @@ def _limit_of(data):
 def grid(rules, sizes, lr=None, noise=0.0, seeds=5, *, noise_on="input", function=one_run, **settings):
     """The runs of a sweep, (function, settings) each, in the order of the frame."""
     check_name("noise_on", noise_on, ("input", "activity"))
-    rules, seeds = _listed(rules), _listed(range(_count(seeds)) if isinstance(seeds, Integral) else seeds)
+    rules, sizes = _listed(rules), _listed(sizes)
+    seeds = range(require("seeds", seeds, whole(1))) if isinstance(seeds, Integral) else _listed(seeds)
     known = [*vars(sys.modules["__main__"]).values(), *rules]  # what a name may mean, besides the registry's
     own = {thing.__name__: thing for thing in known if _is_rule(thing) and thing.__name__ not in registry.ALL}
     names = [named(rule, own) for rule in rules]
@@ -157,18 +158,12 @@ def grid(rules, sizes, lr=None, noise=0.0, seeds=5, *, noise_on="input", functio
         for rate, std, seed in itertools.product(mine, _listed(noise), seeds):
             noises = {f"{noise_on}_noise": std} if std else {}
             seed = require("seeds", seed, whole(0))
-            runs.append(
-                (function, {"name": name, "sizes": _listed(sizes), "lr": rate, "seed": seed, **settings, **noises})
-            )
+            runs.append((function, {"name": name, "sizes": sizes, "lr": rate, "seed": seed, **settings, **noises}))
     return runs
 
 
 def _is_rule(thing):
     return isinstance(thing, type) and issubclass(thing, Rule)
-
-
-def _count(seeds):
-    return require("seeds", seeds, whole(1))
 
 
 def _listed(value):

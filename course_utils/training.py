@@ -9,10 +9,10 @@ from tqdm.auto import tqdm
 
 from course_utils.checkpoints import NONE, Checkpoint
 from course_utils.checks import NotFinite, let_in
+from course_utils.data import batches_of
 from course_utils.device import stream, unattended
 from course_utils.history import History
 from course_utils.metrics import gradients, layer_angles, no_trace
-from course_utils.safely import surely
 from course_utils.settings import Schedule, Settings, factor
 
 TRAINING_IMAGES = 1_000  # that a row's training accuracy is measured on; more would cost what the validation costs
@@ -59,9 +59,16 @@ def drive(rule, runner, progress):
 def steps(rule, data, settings, checkpoint=NONE):
     """Generator behind `train`: yields the run's `History` before the first and after every step. Closing it stops."""
     settings = settings.ready(rule, data)
-    net, images = rule.net, len(data.x_train)
     optimizer = make_optimizer(rule, settings.optimizer, settings.lr, settings.momentum)
     rates = [group["lr"] for group in optimizer.param_groups]
+    try:
+        yield from _steps(rule, data, settings, optimizer, rates, checkpoint)
+    finally:
+        _give_back(rule.net, optimizer, rates)  # again: the first time an interrupt may have come in between
+
+
+def _steps(rule, data, settings, optimizer, rates, checkpoint):
+    net, images = rule.net, len(data.x_train)
     history = History(settings, images)
     losses: list[torch.Tensor] = []
     angles: list[list[float]] = []
@@ -69,7 +76,7 @@ def steps(rule, data, settings, checkpoint=NONE):
     noise_seeds = stream("activity noise", settings.seed)
     parts = {"history": history, "optimizer": optimizer, "rates": rates, "losses": losses, "angles": angles}
     checkpoint.begin(**parts, noise=noise, noise_seeds=noise_seeds)
-    batches = _batches(data, settings, history, noise)
+    batches = batches_of(data, settings, history, noise)
     if not history.rows:
         _set_knobs(rule, settings, 0)
         if settings.probe_every:
@@ -116,22 +123,7 @@ def steps(rule, data, settings, checkpoint=NONE):
             _add_row(history, rule, data, losses, angles)
         raise
     finally:
-        surely(lambda: _give_back(net, optimizer, rates))
-
-
-def _batches(data, settings, history, noise):
-    """Batches (x, y) for ever, epoch after epoch in a new order, with the noise that x has at history.samples."""
-    device, done = data.x_train.device, history.steps  # those of a run that goes on are passed over
-    in_order = stream("order", settings.seed)  # on the CPU: the same batches on every device
-    while True:
-        for batch in torch.randperm(history.images, generator=in_order).to(device).split(settings.batch_size):
-            if done > 0:
-                done -= 1
-                continue
-            x, y = data.x_train.index_select(0, batch), data.y_train.index_select(0, batch)
-            if std := settings.input_noise.at(history.samples):
-                x += std * torch.randn(x.shape, generator=noise, device=device, dtype=x.dtype)
-            yield x, y
+        _give_back(net, optimizer, rates)
 
 
 def _set_rates(optimizer, rates, settings, history):
