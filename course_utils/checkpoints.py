@@ -15,9 +15,11 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from course_utils.data import load_dataset
+from course_utils.controls import Around
+from course_utils.data import Dataset, load_dataset
 from course_utils.device import use_device
 from course_utils.packing import bytes_of, pack, put, restore, state_of, unpack
+from course_utils.rule import Rule
 from course_utils.safely import write_whole
 from course_utils.settings import Settings
 
@@ -33,7 +35,7 @@ class Checkpoint:
 
     @classmethod
     def of(cls, path, rule=None, data=None):
-        """The run that lies there. rule, data: in place of those that its file names."""
+        """The run that lies there, its rule put where it was. rule, data: in place of those that the file names."""
         header, arrays = read(Path(path))
         with use_device(header["data_are"][0], torch.get_num_threads()):
             for name, given in {"rule": rule, "data": data}.items():
@@ -41,7 +43,17 @@ class Checkpoint:
                     raise ValueError(f"{path}: {why}; hand over what the run began with: cu.resume(path, {name}=…)")
             data = load_dataset(*header["made"]["data"]) if data is None else data
             rule = unpack(header["made"]["rule"], ()) if rule is None else rule
-        return cls(path, rule, data, (header, arrays))
+        for name, thing, kinds in (("rule", rule, (Rule, Around)), ("data", data, Dataset)):
+            if not isinstance(thing, kinds):
+                raise ValueError(f"{name} is {thing!r:.60}; hand over what the run began with, as cu.train takes it")
+        run = cls(path, rule, data, (header, arrays))
+        if header["data_are"] != run.data_are():
+            raise ValueError(f"the run in {path} was on other data, or on another device: cu.resume(path, data=…)")
+        restore(rule, header["state"], arrays)
+        return run
+
+    def data_are(self):
+        return [str(self.data.x_train.device), fingerprint(self.data)]
 
     def settings(self, optimizer, stop_after):
         """Those of the run. A pause that it has made is over; stop_after: the next one."""
@@ -55,27 +67,24 @@ class Checkpoint:
     def begin(self, **parts):
         """Take hold of what a run is made of; where it is to go on, put each part where it was."""
         self.parts, history = parts, parts["history"]
-        self.data_are = [str(self.data.x_train.device), fingerprint(self.data)]
-        if not self.found:
-            self.set_aside()
-            for name, thing, describe in (("rule", self.rule, pack), ("data", self.data, how_loaded)):
-                try:
-                    self.made[name] = describe(thing)
-                except ValueError as error:
-                    self.made[name] = str(error)  # why it will have to be handed over
+        if self.found:
+            for name, part in parts.items():
+                put(part, unpack(self.found[0][name], self.found[1]))
+            if history.status == "done" and not history.is_over:
+                history.status, history.message = "running", ""
+            self.made, self.are = (self.found[0][name] for name in ("made", "data_are"))
             return
-        header, arrays = self.found
-        if header["data_are"] != self.data_are:
-            raise ValueError(f"the run in {self.path} was on other data, or on another device: cu.resume(path, data=…)")
-        self.made = header["made"]
-        restore(self.rule, header["state"], arrays)
-        for name, part in parts.items():
-            put(part, unpack(header[name], arrays))
-        if history.status == "done" and not history.is_over:
-            history.status, history.message = "running", ""
+        self.set_aside()
+        self.are = self.data_are()
+        for name, thing, describe in (("rule", self.rule, pack), ("data", self.data, how_loaded)):
+            try:
+                self.made[name] = describe(thing)
+            except ValueError as error:
+                self.made[name] = str(error)  # why it will have to be handed over
 
     def set_aside(self):
         """Nobody's hours are overwritten: nor anything else, for `read` refuses what is no checkpoint."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         if self.path.exists() and read(self.path)[0]["unfinished"]:
             before = self.path.replace(self.path.with_name(f"{self.path.name}.before"))
             print(f"{self.path} held a run that had not ended; it is now {before}, and cu.resume goes on with it")
@@ -92,8 +101,8 @@ class Checkpoint:
             settings = settings | {"optimizer": None}
         live = self.parts | {"history": rest, "optimizer": optimizer.state_dict(), "settings": settings}
         header = {name: pack(part, arrays) for name, part in live.items()}
-        header |= {"made": self.made, "data_are": self.data_are, "state": state_of(self.rule, arrays)}
-        header["unfinished"] = history.status == "running" and history.samples > 0
+        header |= {"made": self.made, "data_are": self.are, "state": state_of(self.rule, arrays)}
+        header["unfinished"] = history.status != "diverged" and 0 < history.steps < history.planned
         content = io.BytesIO()
         np.savez(content, np.frombuffer(json.dumps(header).encode(), np.uint8), *arrays)
         try:

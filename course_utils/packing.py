@@ -1,5 +1,6 @@
 """What a run is made of as JSON and bytes, and back: for checkpoints, which no pickle may be needed to read."""
 
+import contextlib
 import functools
 import importlib
 import sys
@@ -68,8 +69,9 @@ def unpack(value, arrays, known=None):
 def _found(path):
     """The class of that path, which keeps what it is told. On the word of a file only the course is imported."""
     module, _, name = path.partition(":")
-    if module in sys.modules or module.startswith("course_utils."):
-        importlib.import_module(module)
+    if module.startswith("course_utils."):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(module)
     kind = functools.reduce(lambda part, name: getattr(part, name, None), name.split("."), sys.modules.get(module))
     if not (isinstance(kind, type) and issubclass(kind, nn.Module) and kind.__module__ == module):
         raise ValueError(f"its class {name} is not found in {module}, as far as that is imported here")

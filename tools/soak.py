@@ -1,0 +1,178 @@
+"""Long trials of what tests can only try for seconds: ended at random moments, is anything lost or left behind?
+
+    python -m tools.soak kill --times 50          sweeps and kept runs, killed
+    python -m tools.soak interrupts --times 200   training of many kinds, interrupted
+
+The moments are random in processor time, so that a busy machine tries the same ones. Exit status 1 when anything was.
+"""
+
+import argparse
+import functools
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+import course_utils as cu
+from course_utils import checkpoints, packing, runs
+from course_utils.studies.harder_worlds import NoisyFeedback
+
+SWEEP = {"data": "digits", "sizes": [784, 16, 10], "seeds": 8, "epochs": 1, "progress": False}
+RUN = {"epochs": 4, "batch_size": 64, "input_noise": 0.1, "activity_noise": 0.1, "eval_every": 500, "progress": False}
+
+
+def ended(act, seconds):
+    """act() in a process of its own, ended after so many seconds of processor time, or None; was it?
+
+    Nobody catches SIGPROF there, so the system ends the process between two instructions, as kill -9 does.
+    """
+    sys.stdout.flush()
+    child = os.fork()
+    if child == 0:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        signal.signal(signal.SIGPROF, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_PROF, seconds or 0)
+        act()
+        os._exit(0)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if status not in (0, -signal.SIGPROF):
+        raise RuntimeError(f"the process ended with status {status}, which no kill explains")
+    return status != 0
+
+
+def processor_seconds(act):
+    begin = time.process_time()
+    result = act()
+    return time.process_time() - begin, result
+
+
+def killed_sweeps(times, folder, moments):
+    """Faults of a sweep that is killed so many times and goes on each time; begun anew when it has come to its end."""
+    faults: list[str] = []
+    rules = ["Backprop", "FeedbackAlignment", "FrozenHidden(KolenPollack)"]
+    seconds, whole = processor_seconds(lambda: cu.sweep(rules, folder=folder / "whole", **SWEEP))
+    begun, kills = folder / "killed", 0
+    while kills < times:
+        before = {path.name for path in begun.glob("*.csv")}
+        if not ended(lambda: cu.sweep(rules, folder=begun, **SWEEP), moments.uniform(0, seconds / 4)):
+            shutil.rmtree(begun)
+            continue
+        kills += 1
+        lost = before - {path.name for path in begun.glob("*.csv")}
+        damaged = [path.name for path in begun.glob("*.csv") if runs.fault_of(path)]
+        faults += [f"sweep, kill {kills}: {name}" for name in [*lost, *damaged]]
+    again = cu.sweep(rules, folder=begun, **SWEEP)
+    columns = [name for name in whole if name not in ("seconds", "measured")]
+    faults += [] if again[columns].equals(whole[columns]) else ["the sweep's numbers are others"]
+    return faults + [f"left: {path.name}" for path in begun.iterdir() if path.name.startswith(".")]
+
+
+def killed_runs(times, folder, moments):
+    """Faults of a run that is kept after every step, killed so many times, and resumed each time."""
+    faults: list[str] = []
+    data, path = cu.load_dataset("digits"), folder / "run"
+    new = functools.partial(runs.make_rule, "KolenPollack", [784, 32, 10], 0)
+    checkpoints.SECONDS, whole = 0.0, new()
+    train = functools.partial(cu.train, data=data, checkpoint=path, **RUN)
+    seconds, _ = processor_seconds(lambda: train(whole))
+    kills, samples = 0, 0
+    path.unlink()
+    while kills < times:
+        act = (lambda: cu.resume(path, progress=False)) if path.exists() else (lambda: train(new()))
+        if not ended(act, moments.uniform(0, seconds / 4)):
+            faults += faults_of(whole, cu.resume(path, progress=False)[1])
+            path.unlink()
+            samples = 0
+            continue
+        kills += 1
+        if path.exists():
+            now = packing.unpack(checkpoints.read(path)[0]["history"], ())["samples"]
+            faults += [f"run, kill {kills}: back from {samples} to {now} samples"] if now < samples else []
+            samples = now
+    faults += faults_of(whole, cu.resume(path, progress=False)[1] if path.exists() else whole)
+    return faults + [f"left: {left.name}" for left in folder.glob(".run.*")]
+
+
+def faults_of(whole, again):
+    pairs = zip(whole.state_dict().values(), again.state_dict().values(), strict=True)
+    return [] if all(torch.equal(*pair) for pair in pairs) else ["the resumed run's weights are others"]
+
+
+def kill(times, moments):
+    with tempfile.TemporaryDirectory() as folder:
+        faults = killed_sweeps(times, Path(folder), moments)
+        print(f"{times} kills of a sweep: {len(faults)} faults", flush=True)
+        more = killed_runs(times, Path(folder), moments)
+        print(f"{times} kills of a run that is kept: {len(more)} faults", flush=True)
+    return faults + more
+
+
+KINDS = {
+    "plain": lambda name: runs.make_rule(name, [784, 16, 10], 0),
+    "control": lambda name: runs.make_rule(f"FrozenHidden({name})", [784, 16, 10], 0),
+    "noisy feedback": lambda name: NoisyFeedback(runs.make_rule(name, [784, 16, 10], 0), 1.0),
+}
+TRIED = [("plain", name) for name in cu.rules.ALL if name != "BidirectionalPredictiveCoding"]
+TRIED += [("control", name) for name in ("KolenPollack", "WeightMirror", "IncrementalPredictiveCoding", "Backprop")]
+TRIED += [("noisy feedback", name) for name in ("FeedbackAlignment", "SignSymmetry", "DirectFeedbackAlignment")]
+
+
+def interrupts(times, moments):
+    """Faults after as many interrupts of training, of each kind in turn; each run's own optimiser is used again."""
+    faults: list[str] = []
+    data, caught, early = cu.load_dataset("digits", limit=500), 0, 0
+    signal.signal(signal.SIGPROF, signal.default_int_handler)  # raises KeyboardInterrupt, as Ctrl-C does
+    for number in range(times):
+        kind, name = TRIED[number % len(TRIED)]
+        rule = KINDS[kind](name)
+        optimizer = torch.optim.SGD(rule.parameters(), lr=1e-3, momentum=0.5)
+        still = [p.detach().clone() for p in lasting(kind, rule)]
+        how = {"optimizer": optimizer, "lr": None, "activity_noise": 0.1, "probe_every": 64, "batch_size": 32}
+        signal.setitimer(signal.ITIMER_PROF, moments.uniform(0.001, 0.2))
+        try:
+            history = cu.train(rule, data, epochs=1_000, progress=False, **how)
+            caught += history.status == "stopped"
+        except KeyboardInterrupt:
+            early += 1  # before there was a history to return
+        left = {
+            "activity noise": rule.net.activity_noise != 0,
+            "a rate": optimizer.param_groups[0]["lr"] != 1e-3,
+            "a drawn feedback": "draw_feedback" in vars(getattr(rule, "rule", rule)),
+            "a moved weight": not all(torch.equal(*pair) for pair in zip(lasting(kind, rule), still, strict=True)),
+            "no second run": cu.train(rule, data, epochs=0.1, progress=False, **how).status == "running",
+        }
+        faults += [f"{kind} {name}: left {what}" for what, is_left in left.items() if is_left]
+    print(f"{times} interrupts: {caught} runs stopped, {early} before their first step; {len(faults)} faults")
+    return faults
+
+
+def lasting(kind, rule):
+    """What training may not move: the frozen control's hidden layers, feedback that does not learn."""
+    if kind == "control":
+        return list(rule.hidden_parameters())
+    return [b for b in getattr(rule, "feedback_weights", ()) if b is not None] if kind == "noisy feedback" else []
+
+
+COMMANDS = {"kill": kill, "interrupts": interrupts}
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=COMMANDS)
+    parser.add_argument("--times", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    options = parser.parse_args(arguments)
+    cu.setup(seed=0, device="cpu", threads=1)  # a forked process may not use more
+    faults = COMMANDS[options.command](options.times, random.Random(options.seed))
+    print("\n".join(faults) or "nothing lost, nothing left")
+    return bool(faults)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
