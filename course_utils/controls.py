@@ -1,19 +1,17 @@
 """Rules around rules: the frozen control, and the base of all wrappers."""
 
 import torch
-from torch import nn
 
+from course_utils.network import Told
 from course_utils.rule import Rule
 from course_utils.safely import surely
 
 
-class Around(nn.Module):
+class Around(Told):
     """A rule around another one, which it hands over in all that it does not change: its knobs, state and attributes.
 
     A subclass overrides `step` (and `backward`, where `.grad` itself is to be another). rule: the rule inside.
     """
-
-    __new__ = Rule.__new__
 
     def __init__(self, rule):
         super().__init__()

@@ -65,7 +65,16 @@ class LayerParameters(nn.ParameterList):
         return list(self._parameters.values())[l]
 
 
-class MLP(nn.Module):
+class Told(nn.Module):
+    """A module that keeps what its constructor was told, so that a checkpoint can make it again."""
+
+    def __new__(cls, *told, **by_name):
+        module = super().__new__(cls)
+        module.__dict__["_told"] = told, by_name
+        return module
+
+
+class MLP(Told):
     """A fully connected network of the given layer sizes, for example [784, 256, 10].
 
     sizes: list of at least two positive ints, input first. activation: "relu", "tanh", "sigmoid", "hard_sigmoid"
@@ -75,12 +84,6 @@ class MLP(nn.Module):
     The same seed gives the same weights on every device. Raises ValueError for sizes that make no network and
     for unknown names.
     """
-
-    def __new__(cls, *told, **by_name):
-        """What it is told is kept: a checkpoint makes it again."""
-        module = nn.Module.__new__(cls)
-        module.__dict__["_told"] = told, by_name
-        return module
 
     def __init__(self, sizes, activation="relu", loss="cross_entropy", seed=0, init="gaussian", device=None):
         super().__init__()

@@ -7,7 +7,7 @@ from torch import nn
 
 from course_utils.checks import above, at_least, between, check_seed, one_of, require, whole
 from course_utils.device import stream
-from course_utils.network import MLP, true_gradient
+from course_utils.network import Told, true_gradient
 
 __all__ = ["FeedbackWeights", "Knob", "Rule", "above", "at_least", "between", "one_of", "whole"]
 
@@ -62,7 +62,7 @@ class Knob:
         return require(self.name, value, self.allowed)
 
 
-class Rule(nn.Module):
+class Rule(Told):
     """A learning rule that teaches one network.
 
     A rule of your own overrides `backward(x, y)`: fill `.grad` of the parameters it teaches with `add_grad`
@@ -100,8 +100,6 @@ class Rule(nn.Module):
                 raise ValueError(f"{cls.__name__}.plausibility[{column!r}] is {word!r}; {known}")
         if isinstance(cls.look, tuple):
             LOOKS[cls.title] = cls.look
-
-    __new__ = MLP.__new__
 
     def __init__(self, net, seed=0, **knobs):
         super().__init__()

@@ -36,7 +36,7 @@ def make_rule(name, sizes, seed, knobs=None, **network):
     if isinstance(name, str) and name.startswith("FrozenHidden(") and name.endswith(")"):
         name = functools.partial(FrozenHidden, name[len("FrozenHidden(") : -1])
     if isinstance(name, functools.partial) and name.func is FrozenHidden:
-        return FrozenHidden(make_rule(*name.args, sizes, seed, knobs, **network))
+        return FrozenHidden(make_rule(name.args[0], sizes, seed, knobs, **network))
     rule_class, arguments = read_call(name) if isinstance(name, str) else (name, {})
     rule_class = rules.ALL.get(rule_class, rule_class)
     if isinstance(rule_class, str):
@@ -158,7 +158,7 @@ def read_run(path):
     """The frame of a finished run, `processor_seconds` included."""
     # Some commits are all digits, or look like 12e4567; a rule may be called NA.
     texts = dict.fromkeys(["rule", "dataset", "sizes", *FACTS], str)
-    how = {"dtype": texts, "keep_default_na": False, "na_values": [""], "encoding": "utf-8"}
+    how: Any = {"dtype": texts, "keep_default_na": False, "na_values": [""], "encoding": "utf-8"}
     return pd.read_csv(path, skiprows=1, float_precision="round_trip", **how)
 
 

@@ -2,7 +2,9 @@
 
 import glob
 import os
+import signal
 import threading
+from contextlib import contextmanager
 
 import psutil
 
@@ -48,3 +50,35 @@ def surely(put_back, act=lambda: None):
     except KeyboardInterrupt:
         put_back()
         raise
+
+
+@contextmanager
+def held():
+    """Inside, a first interrupt (Ctrl-C, the stop button) is only noted, in the list that is given; a second one comes.
+
+    Who looks at the list between two steps ends with both whole, and torch's own state too: an interrupt within
+    torch.func makes it fail from then on.
+    """
+    asked: list[int] = []
+
+    def note(number, frame):
+        asked.append(number)
+        if len(asked) > 1:
+            raise KeyboardInterrupt
+
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    here = usual and threading.current_thread() is threading.main_thread()  # no other thread may, nor is interrupted
+
+    def give_back():
+        if here:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    try:
+        try:
+            if here:
+                signal.signal(signal.SIGINT, note)
+            yield asked
+        finally:
+            give_back()
+    finally:
+        give_back()  # the second one may have come in between

@@ -30,8 +30,15 @@ BESIDE = {"course_utils", "course_utils.rules", "course_utils.plots", "course_ut
 BY_MACHINE = {"__module__", "__doc__", "__dict__", "__weakref__", "__firstlineno__", "__static_attributes__"}
 BY_MACHINE |= {"knobs", "live_knobs"}
 # What is around functions, and where it keeps them.
-AROUND = (types.MethodType, classmethod, staticmethod, property, functools.cached_property, functools.partial)
-AROUND += (type(functools.cache(len)),)
+AROUND: tuple[type, ...] = (
+    types.MethodType,
+    classmethod,
+    staticmethod,
+    property,
+    functools.cached_property,
+    functools.partial,
+    type(functools.cache(len)),
+)
 INSIDE = ("__func__", "__self__", "__wrapped__", "fget", "fset", "func", "args", "keywords")
 SIMPLE = (type(None), bool, int, float, complex, str, bytes)
 
@@ -187,7 +194,9 @@ def _is_lasting(value):
 @functools.cache
 def _steps(code):
     """Of a function's bytecode and of those inside it: (hash, names of globals that it uses, all names in it)."""
-    steps, uses, names = [], set(), set()
+    steps: list[str] = []
+    uses: set[str] = set()
+    names: set[str] = set()
     for step in dis.get_instructions(code):
         if isinstance(step.argval, types.CodeType):
             inner = _steps(step.argval)

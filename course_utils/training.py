@@ -13,6 +13,7 @@ from course_utils.data import batches_of
 from course_utils.device import stream, unattended
 from course_utils.history import History
 from course_utils.metrics import gradients, layer_angles, no_trace
+from course_utils.safely import held
 from course_utils.settings import Schedule, Settings, factor
 
 TRAINING_IMAGES = 1_000  # that a row's training accuracy is measured on; more would cost what the validation costs
@@ -40,17 +41,20 @@ def train(rule, data, *, progress=True, checkpoint=None, **settings):
 
 def drive(rule, runner, progress):
     """A run to its end, with a bar; in a run of a sweep in silence, and an interrupt ends the sweep."""
-    history, alone = next(runner), unattended.get()
-    with tqdm(total=history.planned, desc=rule.title, unit="batch", disable=not progress, mininterval=0.3) as bar:
-        try:
-            for history in runner:
-                bar.update(history.steps - bar.n)
-                bar.set_postfix_str(f"val {history.rows[-1]['val_accuracy']:.2%}", refresh=False)
-        except KeyboardInterrupt:
-            runner.close()
-            if alone:
-                raise
-        bar.set_postfix_str(f"val {history.rows[-1]['val_accuracy']:.2%}")
+    with held() as asked:
+        history, alone = next(runner), unattended.get()
+        with tqdm(total=history.planned, desc=rule.title, unit="batch", disable=not progress, mininterval=0.3) as bar:
+            try:
+                for history in runner:
+                    bar.update(history.steps - bar.n)
+                    bar.set_postfix_str(f"val {history.rows[-1]['val_accuracy']:.2%}", refresh=False)
+                    if asked:
+                        raise KeyboardInterrupt
+            except KeyboardInterrupt:
+                runner.close()
+                if alone:
+                    raise
+            bar.set_postfix_str(f"val {history.rows[-1]['val_accuracy']:.2%}")
     if history.status != "done" and not alone:
         print(f"{rule.title}: {history.message}")
     return history

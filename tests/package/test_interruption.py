@@ -1,25 +1,24 @@
-"""An interrupt at any moment leaves nothing borrowed behind; a run that was forgotten ends with its cell."""
+"""An interrupt at any moment leaves nothing borrowed behind."""
 
-import asyncio
 import os
-import subprocess
+import signal
 import sys
 from itertools import count
 from pathlib import Path
 
 import pytest
 import torch
-from helpers import Knobby, clusters, mutant, small_net
+from helpers import clusters, mutant, small_net
 from helpers.small_training import DATA, new_rule, train
 
 import course_utils as cu
 from course_utils import controls, runs, safely, training
 from course_utils.controls import FrozenHidden
+from course_utils.live import LiveRun
 from course_utils.rules import Backprop, KolenPollack, SignSymmetry
 from course_utils.studies import harder_worlds
 from course_utils.studies.harder_worlds import NoisyFeedback
 
-ROOT = Path(__file__).resolve().parents[2]
 FILES = {Path(module.__file__).name for module in (controls, safely, training, harder_worlds)}
 
 
@@ -137,6 +136,35 @@ def test_training_gives_back_what_it_borrows_whenever_the_interrupt_comes(monkey
     assert any(left())
 
 
+def test_ctrl_c_waits_for_the_end_of_the_step_and_a_second_one_does_not():
+    def signalled(times, run):
+        class Signalled(Backprop):
+            ended = 0
+
+            def step(self, x, y, optimizer):
+                loss = super().step(x, y, optimizer)
+                for _ in range(times if self.ended == 2 else 0):
+                    os.kill(os.getpid(), signal.SIGINT)
+                    torch.ones(3).sum().item()  # Python looks for signals between its own instructions
+                self.ended += 1
+                return loss
+
+        rule = new_rule(Signalled)
+        history = run(rule)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        return rule.ended, history.status, history.samples
+
+    def by_slices(rule):
+        live = LiveRun(type(rule), DATA, [12, 9, 4], {"lr": 0.1}, {}, {"epochs": 2, "batch_size": 16, "seed": 0})
+        live.advance(lambda: True)
+        rule.ended = live.rule.ended
+        return live.history
+
+    for run in (lambda rule: train(rule)[1], by_slices):
+        assert signalled(1, run) == (3, "stopped", 48)
+        assert signalled(2, run) == (2, "stopped", 32)
+
+
 def test_an_interrupted_run_is_no_finished_run_of_a_sweep(tmp_path):
     class Interrupted(Backprop):
         steps = 0
@@ -165,85 +193,3 @@ def test_a_function_of_ones_own_lets_the_interrupt_pass_too(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         cu.sweep("Backprop", "digits", [784, 8, 10], seeds=1, function=mine, folder=tmp_path, progress=False)
     assert not list(tmp_path.iterdir())
-
-
-# ---------------------------------------------------------------- forgotten runs
-
-
-HANGING = """
-import torch
-import course_utils as cu
-from course_utils.data import Dataset
-from course_utils.settings import Settings
-from course_utils.training import steps
-
-x, y = torch.randn(300, 12), torch.arange(300) % 4
-rule = cu.rules.Backprop(cu.MLP([12, 9, 4]))
-runner = steps(rule, Dataset("mine", "mine", x, y, x, y, x, y), Settings(epochs=50, activity_noise=0.1))
-for _ in range(5):
-    history = next(runner)
-print(history.samples)
-"""
-
-
-def test_a_script_that_leaves_a_run_hanging_ends_well():
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    said = subprocess.run([sys.executable, "-c", HANGING], env=env, capture_output=True, text=True)
-    assert (said.returncode, said.stdout, said.stderr) == (0, "428\n", "")
-
-
-def playing(act):
-    """act(lab), an awaitable, while Train drives lab's run; the run's History then, and its steps some chunks later."""
-
-    async def play():
-        lab = cu.playground(Knobby, data=DATA, epochs=100_000)
-        lab.train.click()
-        while not lab.history.steps:
-            await asyncio.sleep(0)
-        old, task = lab.history, lab.task
-        other = act(lab)
-        await asyncio.wait_for(task, timeout=60)
-        steps = old.steps
-        for _ in range(100):
-            await asyncio.sleep(0)
-        assert old.steps == steps and lab.task is None
-        return old, other
-
-    return asyncio.run(play())
-
-
-def test_the_cell_run_again_ends_the_run_that_it_left_training():
-    old, new = playing(lambda lab: cu.playground(Knobby, data=DATA))
-    assert old.status == "stopped" and new.run_steps(2).steps == 2
-
-
-def test_a_playground_taken_off_the_page_ends_its_run():
-    assert playing(lambda lab: lab.close())[0].status == "stopped"
-
-
-def test_two_playgrounds_made_first_train_side_by_side():
-    async def play():
-        labs = [cu.playground(Knobby, data=DATA, epochs=100_000) for _ in range(2)]
-        for lab in labs:
-            lab.train.click()
-        while not all(lab.history.steps > 20 for lab in labs):
-            await asyncio.sleep(0)
-        assert [lab.history.status for lab in labs] == ["running", "running"]
-        for lab in labs:
-            lab.stop.click()
-            await asyncio.sleep(0)
-
-    asyncio.run(asyncio.wait_for(play(), timeout=60))
-
-
-def test_a_half_way_run_that_nobody_drives_stays_as_it_is():
-    lab = cu.playground(Knobby, data=DATA)
-    lab.run_steps(3)
-    cu.playground(Knobby, data=DATA)
-    assert lab.run_steps(2).steps == 5
-
-
-def test_a_playground_that_was_refused_is_closed_without_a_word(recwarn):
-    with pytest.raises(ValueError):
-        cu.playground(Knobby, data=DATA, sizes=[3, 4])
-    assert not recwarn.list and train(epochs=1)[1].status == "done"
