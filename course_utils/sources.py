@@ -30,15 +30,8 @@ BESIDE = {"course_utils", "course_utils.rules", "course_utils.plots", "course_ut
 BY_MACHINE = {"__module__", "__doc__", "__dict__", "__weakref__", "__firstlineno__", "__static_attributes__"}
 BY_MACHINE |= {"knobs", "live_knobs"}
 # What is around functions, and where it keeps them.
-AROUND: tuple[type, ...] = (
-    types.MethodType,
-    classmethod,
-    staticmethod,
-    property,
-    functools.cached_property,
-    functools.partial,
-    type(functools.cache(len)),
-)
+AROUND = types.MethodType | classmethod | staticmethod | property | functools.cached_property | functools.partial
+CACHED = type(functools.cache(len))
 INSIDE = ("__func__", "__self__", "__wrapped__", "fget", "fset", "func", "args", "keywords")
 SIMPLE = (type(None), bool, int, float, complex, str, bytes)
 
@@ -133,7 +126,7 @@ class Memory:
             return self.kind(thing)
         if isinstance(thing, types.FunctionType):
             return self.function(thing)
-        if isinstance(thing, AROUND):
+        if isinstance(thing, (AROUND, CACHED)):
             return [type(thing).__name__, *(self.of(getattr(thing, name, None)) for name in INSIDE)]
         return [self.of(type(thing)), *self.state(thing)]
 
