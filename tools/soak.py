@@ -140,6 +140,7 @@ def interrupts(times, moments):
     """Faults after as many interrupts, of `train` and of loops by hand, of each kind of rule in turn."""
     faults: list[str] = []
     data, returned = cu.load_dataset("digits", limit=500), 0
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background ignores it
     signal.signal(signal.SIGPROF, lambda *_: os.kill(os.getpid(), signal.SIGINT))
     for number in range(times):
         kind, name = TRIED[number % len(TRIED)]
