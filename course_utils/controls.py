@@ -1,19 +1,21 @@
 """Rules around rules: the frozen control, and the base of all wrappers."""
 
 import torch
+from torch import nn
 
-from course_utils.network import Told
+from course_utils.doors import check_rule
 from course_utils.rule import Rule
 from course_utils.safely import surely
 
 
-class Around(Told):
+class Around(nn.Module):
     """A rule around another one, which it hands over in all that it does not change: its knobs, state and attributes.
 
     A subclass overrides `step` (and `backward`, where `.grad` itself is to be another). rule: the rule inside.
     """
 
     def __init__(self, rule):
+        check_rule(rule)
         super().__init__()
         self.rule = rule
 
@@ -42,14 +44,16 @@ class FrozenHidden(Around):
 
     Only the readout learns, on top of random features. A rule that does not beat this control has taught its hidden
     layers nothing. A rule that perturbs hidden units declares `perturb_hidden`; here it is turned off. A rule that
-    trains parameters besides the network's says which are hidden (`hidden_parameters`), or it is refused.
+    trains parameters that are not in its `taught` says which are hidden (`hidden_parameters`), or it is refused.
     """
 
     def __init__(self, rule):
         super().__init__(rule)
-        its_own = {id(p) for p in rule.parameters()} - {id(p) for p in rule.net.parameters()}
+        known = [*rule.net.parameters(), *(p for _, p in rule.taught())]
+        its_own = {id(p) for p in rule.parameters()} - {id(p) for p in known}
         if its_own and getattr(rule.hidden_parameters, "__func__", None) is Rule.hidden_parameters:
-            raise ValueError(f"{rule.title} trains parameters of its own; say in hidden_parameters() which are hidden")
+            say = "say in taught() what they are, or in hidden_parameters() which are hidden"
+            raise ValueError(f"{rule.title} trains parameters of its own; {say}")
         self.title = f"{rule.title}, hidden layers frozen"
         if hasattr(rule, "perturb_hidden"):
             rule.perturb_hidden = False
@@ -66,7 +70,7 @@ class FrozenHidden(Around):
                 p.copy_(value)
                 p.grad = None
 
-        return surely(put_back, lambda: self.rule.step(x, y, optimizer))
+        return surely(put_back, self.rule.step, x, y, optimizer)
 
     def backward(self, x, y):
         before = [(p, p.grad) for p in self.hidden_parameters()]

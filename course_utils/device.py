@@ -7,7 +7,7 @@ from contextvars import ContextVar
 import numpy as np
 import torch
 
-from course_utils.checks import or_none, require, whole
+from course_utils.checks import check_seed, or_none, require, whole
 
 # What is added to a seed for each purpose, so that no two of a run meet the same random numbers. (The order of the
 # images shares the weights' seed: whole numbers without repetition and Gaussian ones have nothing in common.)
@@ -16,8 +16,7 @@ STREAMS = {
     "feedback noise": 4_000_037, "image noise": 5_000_011, "weight noise": 6_000_011, "activity noise": 7_000_003,
 }  # fmt: skip
 _current = torch.device("cpu")
-# Nobody reads what `train` says, as inside of a sweep; and half a run is none, so an interrupt has to pass.
-unattended = ContextVar("unattended", default=False)
+unattended = ContextVar("unattended", default=False)  # as in a sweep: nobody reads what is said, and half a run is none
 
 
 def stream_seed(purpose, seed):
@@ -42,9 +41,9 @@ def setup(seed=0, device=None, threads=None):
     choice. ValueError for a device this machine does not have, a negative seed or fewer than one thread.
     """
     global _current
-    seed = require("seed", seed, whole(0, 2**32 - 1))  # NumPy takes no more
+    seed = check_seed(seed)
     threads = require("threads", threads, or_none(whole(1)))
-    _current = _choose(device)
+    _current = choose(device)
     if threads is not None:
         torch.set_num_threads(threads)
     for plant in (random.seed, np.random.seed, torch.manual_seed):
@@ -62,7 +61,7 @@ def use_device(device, threads):
     global _current
     before, had, token = _current, torch.get_num_threads(), unattended.set(True)
     try:
-        _current = _choose(device)
+        _current = choose(device)
         torch.set_num_threads(threads)
         yield
     finally:
@@ -71,7 +70,8 @@ def use_device(device, threads):
         unattended.reset(token)
 
 
-def _choose(device):
+def choose(device):
+    """The torch.device of a name, None for the best there is; ValueError for one that this machine does not have."""
     cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0  # a driver may be too old for those it counts
     counts = {"cuda": cuda, "mps": torch.mps.device_count(), "cpu": 1}
     here = [name for name, count in counts.items() if count]

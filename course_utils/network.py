@@ -5,6 +5,7 @@ The maths and the code count layers alike but for one: net.weights[l] is W_{l+1}
 """
 
 import math
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -34,17 +35,13 @@ def _hard_sigmoid_derivative(h):
     return ((h > 0) & (h < 1)).to(h.dtype)
 
 
-def _identity(a):
-    return a
-
-
 # name: f, and f′ written in h = f(a), because h is what a neuron has at hand. Named functions, which can be pickled.
 ACTIVATIONS = {
     "relu": (torch.relu, _step_derivative),
     "tanh": (torch.tanh, _tanh_derivative),
     "sigmoid": (torch.sigmoid, _sigmoid_derivative),
     "hard_sigmoid": (_hard_sigmoid, _hard_sigmoid_derivative),
-    "linear": (_identity, torch.ones_like),
+    "linear": (torch.positive, torch.ones_like),
 }
 LOSSES = ("cross_entropy", "squared_error")
 INITS = ("gaussian", "uniform")
@@ -53,6 +50,24 @@ INITS = ("gaussian", "uniform")
 def _linear(h, w, b):
     """h Wᵀ + b; where w is (draws, out, in), to each draw its own; so with a b of (draws, out)."""
     return F.linear(h, w, b) if w.ndim == 2 else torch.matmul(h, w.mT) + b.unsqueeze(-2)
+
+
+class Net(Protocol):
+    """What rules, metrics and controls ask of a network, an nn.Module: `MLP` has it, and so may one of your own.
+
+    weights, biases: for each layer a parameter, of any shape, from the first layer to the readout. The methods: as
+    those of `MLP`. What else a rule asks for (`random_feedback`, …) it says in a sentence.
+    """
+
+    weights: Any
+    biases: Any
+
+    @property
+    def depth(self) -> int: ...
+    def activations(self, x): ...
+    def derivative(self, h): ...
+    def output_error(self, out, y): ...
+    def loss(self, out, y): ...
 
 
 class LayerParameters(nn.ParameterList):
@@ -65,16 +80,7 @@ class LayerParameters(nn.ParameterList):
         return list(self._parameters.values())[l]
 
 
-class Told(nn.Module):
-    """A module that keeps what its constructor was told, so that a checkpoint can make it again."""
-
-    def __new__(cls, *told, **by_name):
-        module = super().__new__(cls)
-        module.__dict__["_told"] = told, by_name
-        return module
-
-
-class MLP(Told):
+class MLP(nn.Module):
     """A fully connected network of the given layer sizes, for example [784, 256, 10].
 
     sizes: list of at least two positive ints, input first. activation: "relu", "tanh", "sigmoid", "hard_sigmoid"
@@ -87,12 +93,11 @@ class MLP(Told):
 
     def __init__(self, sizes, activation="relu", loss="cross_entropy", seed=0, init="gaussian", device=None):
         super().__init__()
-        checks.check_sizes(sizes)
+        sizes, seed = checks.check_sizes(sizes), checks.check_seed(seed)
         checks.check_name("activation", activation, ACTIVATIONS)
         checks.check_name("loss", loss, LOSSES)
         checks.check_name("init", init, INITS)
-        checks.check_seed(seed)
-        self.sizes, self.activation_name, self.loss_name, self.init = list(sizes), activation, loss, init
+        self.sizes, self.activation_name, self.loss_name, self.init = sizes, activation, loss, init
         self._f, self._derivative = ACTIVATIONS[activation]
         self.activity_noise = 0.0  # std of the noise on hidden pre-activations; set by the training loop
         self.noise_seed = 0  # of this step's noise: all passes of one step meet the same noise
@@ -171,6 +176,8 @@ class MLP(Told):
 
     def offsets(self, x):
         """What each layer adds to its product: b_l and, while training, this step's activity noise for these x."""
+        if torch.is_autocast_enabled(x.device.type):
+            raise ValueError("autocast is on, but neurons settle in one precision: net.bfloat16() and x.bfloat16() do")
         noises = self.draw_activity_noise(x)
         return [b if noise is None else b + noise for b, noise in zip(self.biases, noises, strict=True)]
 
@@ -210,13 +217,3 @@ class MLP(Told):
     def check_target(self, out, y):
         """Raise ValueError unless y is (batch,) int64 in range, or floating (batch, classes), for these outputs."""
         checks.check_target(y, out, self.loss_name)
-
-
-def true_gradient(net, x, y):
-    """Autograd's gradient of net.loss at (x, y), without activity noise: one tensor a parameter, in order."""
-    noise, net.activity_noise = net.activity_noise, 0.0
-    try:
-        with torch.enable_grad():
-            return list(torch.autograd.grad(net.loss(net(x), y), list(net.parameters())))
-    finally:
-        net.activity_noise = noise

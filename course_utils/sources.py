@@ -18,17 +18,15 @@ import uuid
 from pathlib import Path
 
 import joblib
-import numpy as np
 import torch
 
 from course_utils import rules
+from course_utils.arrays import digest
 from course_utils.checks import plain
-from course_utils.packing import bytes_of
+from course_utils.data import Dataset
 
 # They draw, refuse or list, and change no number. Everything else of the course that a run meets counts.
 BESIDE = {"course_utils", "course_utils.rules", "course_utils.plots", "course_utils.checks"}
-BY_MACHINE = {"__module__", "__doc__", "__dict__", "__weakref__", "__firstlineno__", "__static_attributes__"}
-BY_MACHINE |= {"knobs", "live_knobs"}
 # What is around functions, and where it keeps them.
 AROUND = types.MethodType | classmethod | staticmethod | property | functools.cached_property | functools.partial
 CACHED = type(functools.cache(len))
@@ -45,17 +43,11 @@ def key(function, settings):
     named = set(re.findall(r"\w+", repr(settings))) & set(rules.ALL)
     memory = Memory()
     what = [memory.of(thing) for thing in (function, settings, *(rules.ALL[name] for name in sorted(named)))]
-    return digest(json.dumps([what, sorted(_files(memory.modules).items())]).encode())[:12]
+    return _hash(json.dumps([what, sorted(files_of(memory.modules).items())]))[:12]
 
 
-def behind(things):
-    """{module: hash of its tree} of all of the course's and the reader's own modules behind these things."""
-    memory = Memory()
-    memory.of(things)
-    return _files(memory.modules)
-
-
-def _files(modules):
+def files_of(modules):
+    """{module: hash of its tree} of all of the course's and the reader's own modules behind these."""
     found, waiting = {}, list(modules)
     while waiting:
         module = waiting.pop()
@@ -92,7 +84,12 @@ def _read(path, changed):
         if isinstance(node, ast.ImportFrom) and node.module:
             imports += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
     words = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), imports, words
+    return _hash(ast.dump(tree)), imports, words
+
+
+@functools.lru_cache(maxsize=1)  # a sweep asks once a run, for the same
+def _numbers_of(data):
+    return digest(*data.tensors)
 
 
 class Memory:
@@ -102,26 +99,26 @@ class Memory:
         self.modules = {"course_utils.runs"}  # and so the core, by whatever way code comes to it
         self.seen = {}  # id → (number, the thing itself, so that no other one gets its id)
 
-    def of(self, thing):
-        """A thing as nested lists of strings: equal when it, and all it names, does the same."""
+    def of(self, thing, names=()):
+        """A thing as nested lists of strings: equal when it, and all it names, does the same. names: of a module."""
         thing = plain(thing)
         if isinstance(thing, SIMPLE):
             return repr(thing)
+        if isinstance(thing, types.ModuleType):
+            return self.module(thing, names)
         if id(thing) in self.seen:
             return f"again {self.seen[id(thing)][0]}"
         self.seen[id(thing)] = len(self.seen), thing
         if isinstance(thing, torch.Tensor):
-            return [str(thing.dtype), list(thing.shape), digest(bytes_of(thing))]
-        if isinstance(thing, np.ndarray) and not thing.dtype.hasobject:
-            return [str(thing.dtype), list(thing.shape), digest(np.ascontiguousarray(thing))]
+            return digest(thing)
+        if isinstance(thing, Dataset):
+            return [thing.name, _numbers_of(thing)]
         if isinstance(thing, dict):
             return [[self.of(name), self.of(thing[name])] for name in sorted(thing, key=repr)]
         if isinstance(thing, (list, tuple)):
             return [self.of(part) for part in thing]
         if isinstance(thing, (set, frozenset)):
             return sorted(map(repr, thing))
-        if isinstance(thing, types.ModuleType):
-            return self.module(thing, ())
         if isinstance(thing, type):
             return self.kind(thing)
         if isinstance(thing, types.FunctionType):
@@ -142,9 +139,10 @@ class Memory:
     def kind(self, thing):
         if not self.inside(thing):
             return f"{thing.__module__}.{thing.__qualname__}"
-        parts = {name: part for name, part in vars(thing).items() if name not in BY_MACHINE}
-        rest = [name for name in parts if name.startswith("__") and not callable(parts[name])]  # dataclasses keep some
-        return [*map(self.of, thing.__bases__), self.of({n: part for n, part in parts.items() if n not in rest})]
+        by_machine = [n for n, part in vars(thing).items() if n.startswith("__") and not callable(part)]
+        by_machine += ["knobs", "live_knobs", "_abc_impl"]
+        parts = {name: part for name, part in vars(thing).items() if name not in by_machine}
+        return [*map(self.of, thing.__bases__), self.of(parts)]
 
     def function(self, thing):
         around = [self.of(cell.cell_contents) for cell in thing.__closure__ or () if cell != types.CellType()]
@@ -157,10 +155,7 @@ class Memory:
         defaults = self.of([thing.__defaults__, thing.__kwdefaults__]) if is_typed(thing) else []
         if not is_typed(thing):  # the rest stands in its file; and some of it, as a cache, changes all the time
             known = {name: value for name, value in known.items() if callable(value) or _is_lasting(value)}
-        return [steps, around, defaults, [[name, self.use(known[name], names)] for name in sorted(known)]]
-
-    def use(self, value, names):
-        return self.module(value, names) if isinstance(value, types.ModuleType) else self.of(value)
+        return [steps, around, defaults, [[name, self.of(known[name], names)] for name in sorted(known)]]
 
     def module(self, module, names):
         """A module of which code uses `names`, some of them perhaps those of others."""
@@ -169,7 +164,7 @@ class Memory:
             return module.__name__
         self.seen[id(module)] = len(self.seen), module
         used = {name: vars(module)[name] for name in sorted(names) if name in vars(module)}
-        return [module.__name__, {n: self.use(v, names) for n, v in used.items() if callable(v) or _is_lasting(v)}]
+        return [module.__name__, {n: self.of(v, names) for n, v in used.items() if callable(v) or _is_lasting(v)}]
 
     def inside(self, thing):
         """Whether the code of a class or function is to be looked at."""
@@ -199,8 +194,8 @@ def _steps(code):
             steps.append(repr((step.opname, value)))
             names |= {step.argval} if isinstance(step.argval, str) else set()
             uses |= {step.argval} if step.opname in ("LOAD_GLOBAL", "LOAD_NAME") else set()
-    return digest(json.dumps(steps).encode()), uses, names
+    return _hash(json.dumps(steps)), uses, names
 
 
-def digest(content):
-    return hashlib.sha256(content).hexdigest()
+def _hash(text):
+    return hashlib.sha256(text.encode()).hexdigest()

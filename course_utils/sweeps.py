@@ -10,6 +10,7 @@ import re
 import sys
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from numbers import Integral
 from pathlib import Path
 
@@ -18,11 +19,12 @@ from joblib import Parallel, delayed
 from tqdm.auto import tqdm
 
 from course_utils import rules as registry
-from course_utils.checks import check_name, plain, require, whole
+from course_utils.checkpoints import loaded_as
+from course_utils.checks import SEED, check_name, plain, require, shown, whole
 from course_utils.data import Dataset, load_dataset
 from course_utils.device import current_device, use_device
 from course_utils.rule import Rule
-from course_utils.runs import RESULTS, ROOT, SCHEMA, fault_of, label, named, one_run, read_run, write_run
+from course_utils.runs import RESULTS, ROOT, SCHEMA, is_whole, label, named, one_run, read_run, write_run
 from course_utils.sources import key
 from course_utils.training import train
 
@@ -102,11 +104,12 @@ def sweep(
 ):  # fmt: skip
     """Train every rule at every lr and noise from every seed: one tidy frame in the results schema.
 
-    rules: a name ("FeedbackAlignment", "NodePerturbation(draws=10)", "FrozenHidden(Backprop)"), a class, a partial of
-    one, or several of these, such as `cu.rules.ALL`; names may also be those of classes in the same list, or typed
-    in. data: a name, or what load_dataset gave for it. lr: a number, several, None (the rule's own), or {rule: one of
-    these}. noise: std, a number or several, of the noise that training adds on the "input" or, by noise_on, the
-    "activity". seeds: how many, or several. (Several: a list, an array, a range, …) test: look at the
+    rules: a name ("FeedbackAlignment", "NodePerturbation(draws=10)", "FrozenHidden(Backprop)"), a class, a function
+    (net, seed) that makes a rule, functools.partial of these, or several, such as `cu.rules.ALL`; names may also be
+    those of classes in the same list, or typed in. data: a name or a `Dataset`; one of your own travels to the
+    workers, and its finished runs stand as long as its numbers are the same. lr: a number, several, None (the rule's
+    own), or {rule: one of these}. noise: std, a number or several, of the noise that training adds on the "input" or,
+    by noise_on, the "activity". seeds: how many, or several. (Several: a list, an array, a range, …) test: look at the
     test set after the last step. function: what one run does, `one_run` or another of the same first four
     arguments. settings: what else the function takes (epochs, batch_size, optimizer, network, knobs, …).
 
@@ -117,60 +120,44 @@ def sweep(
     not as it was written, which is said. Raises ValueError for what the rule, the network or `train` refuse, and
     where nothing would run.
     """
-    rules, noise = _listed(rules), _listed(noise)
-    seeds = seeds if isinstance(seeds, Integral) else _listed(seeds)
-    lr = {rule: _listed(rates) for rule, rates in lr.items()} if isinstance(lr, dict) else _listed(lr)
-    for what, value in {"rules": rules, "lr": lr, "noise": noise, "seeds": seeds}.items():
-        if not value or (isinstance(value, dict) and not all(value.values())):
-            raise ValueError(f"{what} is {value!r}: nothing would run; give one or more")
-    if isinstance(data, Dataset):
-        settings, data = settings | _limit_of(data), data.requested
-    settings |= {"dataset": load_dataset(data).name, "test": test}
+    if isinstance(data, Dataset):  # of one's own: another object, looked at anew, whatever was done to the first
+        data, limit = loaded_as(data) or (replace(data), None)
+        settings |= {} if limit is None else {"limit": limit}
+    settings |= {"dataset": data if isinstance(data, Dataset) else load_dataset(data).name, "test": test}
     runs = grid(rules, sizes, lr, noise, seeds, noise_on=noise_on, function=function, **settings)
     return pd.concat(run_all(runs, folder, threads, progress), ignore_index=True)
-
-
-def _limit_of(data):
-    """{"limit": n} for the first n images of a dataset that load_dataset gave, which every worker loads by name."""
-    whole = load_dataset(data.requested, device=data.x_train.device)
-    if data.x_train.data_ptr() != whole.x_train.data_ptr() or data.x_test is not whole.x_test:
-        raise ValueError(
-            "a sweep's workers load their data by name; give a name or what cu.load_dataset returned, "
-            "or make other data inside a function of your own: cu.sweep(…, function=my_run)"
-        )
-    return {} if len(data.x_train) == len(whole.x_train) else {"limit": len(data.x_train)}
 
 
 def grid(rules, sizes, lr=None, noise=0.0, seeds=5, *, noise_on="input", function=one_run, **settings):
     """The runs of a sweep, (function, settings) each, in the order of the frame."""
     check_name("noise_on", noise_on, ("input", "activity"))
-    rules, sizes = _listed(rules), _listed(sizes)
-    seeds = range(require("seeds", seeds, whole(1))) if isinstance(seeds, Integral) else _listed(seeds)
+    rules, noise, sizes = _listed("rules", rules), _listed("noise", noise), _listed("sizes", sizes)
+    seeds = range(require("seeds", seeds, whole(1))) if isinstance(seeds, Integral) else _listed("seeds", seeds)
     known = [*vars(sys.modules["__main__"]).values(), *rules]  # what a name may mean, besides the registry's
-    own = {thing.__name__: thing for thing in known if _is_rule(thing) and thing.__name__ not in registry.ALL}
+    own = {kind.__name__: kind for kind in known if isinstance(kind, type) and issubclass(kind, Rule)}
+    own = {name: kind for name, kind in own.items() if name not in registry.ALL}
     names = [named(rule, own) for rule in rules]
     rates = {label(named(rule, own)): rate for rule, rate in lr.items()} if isinstance(lr, dict) else {}
     if missing := [label(name) for name in names if isinstance(lr, dict) and label(name) not in rates]:
         raise ValueError(f"lr has no value for {', '.join(missing)}; add it, or give one lr for all")
     runs = []
     for name in names:
-        mine = _listed(rates.get(label(name), lr))
-        for rate, std, seed in itertools.product(mine, _listed(noise), seeds):
+        mine = _listed("lr", rates.get(label(name), lr))
+        for rate, std, seed in itertools.product(mine, noise, seeds):
             noises = {f"{noise_on}_noise": std} if std else {}
-            seed = require("seeds", seed, whole(0))
+            seed = require("seeds", seed, SEED)
             runs.append((function, {"name": name, "sizes": sizes, "lr": rate, "seed": seed, **settings, **noises}))
     return runs
 
 
-def _is_rule(thing):
-    return isinstance(thing, type) and issubclass(thing, Rule)
-
-
-def _listed(value):
+def _listed(what, value):
     """One value or several, as a list of Python's own: arrays, series, ranges, the values of a dictionary."""
     value = list(value.values()) if isinstance(value, dict) else value
     value = value.tolist() if hasattr(value, "tolist") else value
-    return [plain(part) for part in value] if isinstance(value, Iterable) and not isinstance(value, str) else [value]
+    listed = [plain(v) for v in value] if isinstance(value, Iterable) and not isinstance(value, str) else [value]
+    if not listed:
+        raise ValueError(f"{what} is {shown(value)}: nothing would run; give one or more")
+    return listed
 
 
 def run_all(runs, folder=None, threads=1, progress=True):
@@ -178,43 +165,40 @@ def run_all(runs, folder=None, threads=1, progress=True):
     folder = Path(folder or (RESULTS / "finished" if RESULTS.is_dir() else "finished_runs"))
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / file_name(function, settings) for function, settings in runs]
-    waiting = {}
-    for path, run in zip(paths, runs, strict=True):
-        fault = fault_of(path)
-        if fault and path.name not in waiting and path.exists():
-            print(f"{path}: {fault}; it is computed again")
-        if fault:
-            waiting[path.name] = run
+    waiting = {path: run for path, run in zip(paths, runs, strict=True) if not is_whole(path)}
+    for path in filter(Path.exists, waiting):
+        print(f"{path} is not as a sweep wrote it (cut short, changed since, or another run's); it is computed again")
     frames = Parallel(return_as="generator_unordered")(
-        delayed(_run)(name, function, settings, str(current_device()), threads, os.getpid())
-        for name, (function, settings) in waiting.items()
+        delayed(_run)(path.name, function, settings, str(current_device()), threads, os.getpid())
+        for path, (function, settings) in waiting.items()
     )
     with tqdm(frames, total=len(waiting), desc="sweep", unit="run", disable=not (progress and waiting)) as done:
         for name, frame in done:
             write_run(folder / name, frame)
-    return [read_run(path)[SCHEMA] for path in paths]
+    return [read_run(path).drop(columns="processor_seconds") for path in paths]
 
 
 def _run(name, function, settings, device, threads, caller=None):
     """One run on whichever machine this is: (its file's name, its frame, with the processor seconds it took)."""
     begin = time.process_time()
-    with use_device(device, threads):  # a run that diverges says so in its rows
+    with use_device(device, threads):
         if load_dataset(settings.get("dataset", "mnist")).is_fallback:
             raise FileNotFoundError(f"this worker has no {settings['dataset']}: put its files where COURSE_DATA says")
         of_the_course = isinstance(settings["name"], str) and function.__module__.startswith("course_utils.")
         if of_the_course and os.getpid() != caller and file_name(function, settings) != name:  # it travels by name
             raise RuntimeError("a worker has other code of the course than its caller: start it anew, with the same")
         frame = function(**settings)
-    missing = [column for column in SCHEMA if column not in getattr(frame, "columns", ())]
+    columns = [*getattr(frame, "columns", ())]
+    missing = [name for name in SCHEMA if name not in columns]
     if missing or not len(frame):
         what = f"a {type(frame).__name__} without {', '.join(missing) or 'rows'}"
         raise ValueError(f"{label(function)} returned {what}; a run returns a frame with {', '.join(SCHEMA)}")
+    frame = frame[[*SCHEMA, *(column for column in columns if column not in SCHEMA)]]
     return name, frame.assign(processor_seconds=time.process_time() - begin)
 
 
 def file_name(function, settings):
     """The file of a run: readable, and another one when anything has changed that decides its numbers."""
-    words = (
-        f"{label(settings['name'])} {'-'.join(map(str, settings['sizes']))} lr {settings['lr']} seed {settings['seed']}"
-    )
+    who, sizes = label(settings["name"]), "-".join(map(str, settings["sizes"]))
+    words = f"{who} {sizes} lr {settings['lr']} seed {settings['seed']}"
     return f"{re.sub(r'[^A-Za-z0-9.=-]+', '_', words)[:120]}_{key(function, settings)}.csv"

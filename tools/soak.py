@@ -1,12 +1,15 @@
-"""Long trials of what tests can only try for seconds: ended at random moments, is anything lost or left behind?
+"""Long trials of what tests can only try for seconds. Exit status 1 when anything was found.
 
-    python -m tools.soak kill --times 50          sweeps and kept runs, killed
-    python -m tools.soak interrupts --times 200   training of many kinds, interrupted
+    python -m tools.soak kill --times 50          sweeps and kept runs, killed: is anything lost?
+    python -m tools.soak interrupts --times 200   training of many kinds, interrupted: is anything left behind?
+    python -m tools.soak memory --times 200       Train, Stop and Reset in a playground, and 10,000 draws of statistics:
+                                                  at the end, is memory within 5 % of that after a tenth?
 
-The moments are random in processor time, so that a busy machine tries the same ones. Exit status 1 when anything was.
+The moments are random in processor time, so that a busy machine tries the same ones.
 """
 
 import argparse
+import asyncio
 import functools
 import os
 import random
@@ -17,10 +20,11 @@ import tempfile
 import time
 from pathlib import Path
 
+import psutil
 import torch
 
 import course_utils as cu
-from course_utils import checkpoints, packing, runs
+from course_utils import checkpoints, runs
 from course_utils.settings import Settings
 from course_utils.studies.harder_worlds import NoisyFeedback
 from course_utils.training import steps
@@ -69,7 +73,7 @@ def killed_sweeps(times, folder, moments):
             continue
         kills += 1
         lost = before - {path.name for path in begun.glob("*.csv")}
-        damaged = [path.name for path in begun.glob("*.csv") if runs.fault_of(path)]
+        damaged = [path.name for path in begun.glob("*.csv") if not runs.is_whole(path)]
         faults += [f"sweep, kill {kills}: {name}" for name in [*lost, *damaged]]
     again = cu.sweep(rules, folder=begun, **SWEEP)
     columns = [name for name in whole if name not in ("seconds", "measured")]
@@ -99,7 +103,7 @@ def killed_runs(times, folder, moments):
             continue
         kills += 1
         if path.exists():
-            now = packing.unpack(checkpoints.read(path)[0]["history"], ())["samples"]
+            now = checkpoints.read(path)["parts"]["history"]["samples"]
             faults += [f"run, kill {kills}: back from {samples} to {now} samples"] if now < samples else []
             samples = now
     faults += faults_of(whole, cu.resume(path, progress=False)[1] if path.exists() else whole)
@@ -176,13 +180,64 @@ def lasting(kind, rule):
     return [b for b in getattr(rule, "feedback_weights", ()) if b is not None] if kind == "noisy feedback" else []
 
 
-COMMANDS = {"kill": kill, "interrupts": interrupts}
+TOLERANCE = 0.05  # of the memory after the first tenth, when all that is made once has been made
+
+
+def resident():
+    """What this process holds now, in MB."""
+    return psutil.Process().memory_info().rss / 1e6
+
+
+async def playground_cycles(count, steps=20):
+    """Memory after each of so many Train, Stop and Reset of one playground, as a notebook's event loop runs them."""
+    lab = cu.playground(cu.rules.FeedbackAlignment, data=cu.load_dataset("digits"))
+    held = []
+    for _ in range(count):
+        lab.train.click()
+        task = lab.task
+        while lab.history.steps < steps:
+            await asyncio.sleep(0)
+        lab.show_code.click()
+        lab.stop.click()
+        await task
+        lab.reset.click()
+        held.append(resident())
+    return held
+
+
+def statistics(draws, parts=10):
+    """Memory after each part of so many draws of a rule's statistics."""
+    data = cu.load_dataset("digits")
+    rule = cu.rules.WeightPerturbation(cu.MLP([784, 64, 10]))
+    held = []
+    for _ in range(parts):
+        cu.metrics.gradient_statistics(rule, data.x_train[:64], data.y_train[:64], draws=draws // parts)
+        held.append(resident())
+    return held
+
+
+def stays(what, held):
+    """Print how the memory went; whether it stayed within the tolerance."""
+    first, *_, last = held[len(held) // 10 :]
+    most, change = max(held), last / first - 1
+    print(f"{what}: {first:.1f} MB after a tenth, {last:.1f} at the end, {most:.1f} at most: {change:+.2%}")
+    return abs(change) <= TOLERANCE
+
+
+def memory(times, moments=None, draws=10_000):
+    """Faults of the two runs: the one whose memory does not stay."""
+    cycles = stays(f"{times} times Train, Stop, Reset", asyncio.run(playground_cycles(times)))
+    drawn = stays(f"{draws:,} draws of the statistics", statistics(draws))
+    return [f"memory: {what}" for what, stayed in {"playground": cycles, "statistics": drawn}.items() if not stayed]
+
+
+COMMANDS = {"kill": kill, "interrupts": interrupts, "memory": memory}
 
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=COMMANDS)
-    parser.add_argument("--times", type=int, default=50)
+    parser.add_argument("--times", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     options = parser.parse_args(arguments)
     cu.setup(seed=0, device="cpu", threads=1)  # a forked process may not use more

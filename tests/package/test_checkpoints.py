@@ -6,10 +6,11 @@ import pytest
 import torch
 from helpers import AutogradRule, Knobby, NoisyGradient, mutant, small_net
 from helpers.checkpoints import HOW, cut, same_run, whole
+from helpers.own_network import TwoLinear
 from helpers.small_training import DATA, N, new_rule
 
 import course_utils as cu
-from course_utils import checkpoints, data, packing, training
+from course_utils import checkpoints, runs, training
 from course_utils.rules import FeedbackAlignment, WeightPerturbation
 from course_utils.studies.harder_worlds import NoisyFeedback
 
@@ -32,16 +33,11 @@ def test_a_resumed_run_is_the_run_that_was_never_interrupted(settings, at, tmp_p
 
 
 MUTANTS = {
-    "order": (data, "batches_of", "done = data.x_train.device, history.steps", "done = data.x_train.device, 0"),
-    "generators": (
-        checkpoints,
-        "put",
-        "part.set_state(value.get_state() if isinstance(value, torch.Generator) else value)",
-        "pass",
-    ),
-    "optimiser": (checkpoints, "put", "part.load_state_dict(value)", "pass"),
-    "losses since the last row": (checkpoints, "put", "part[:] = value", "pass"),
-    "weights": (packing, "restore", "old.data = value", "pass"),
+    "order": (training, "_batches", "done = data.x_train.device, history.steps", "done = data.x_train.device, 0"),
+    "generators": (checkpoints, "_put", "part.set_state(state)", "pass"),
+    "optimiser": (checkpoints, "_put", "part.load_state_dict(state)", "pass"),
+    "losses since the last row": (checkpoints, "_put", "part[:] = state", "pass"),
+    "weights": (runs, "restore", "own[name].data, own[name].requires_grad = value.data, value.requires_grad", "pass"),
 }
 
 
@@ -49,8 +45,7 @@ MUTANTS = {
 def test_nothing_of_it_may_be_left_out(what, tmp_path, monkeypatch):
     module, name, old, new = MUTANTS[what]
     cut(tmp_path / "run", input_noise=0.1)
-    place = training if name == "batches_of" else checkpoints
-    monkeypatch.setattr(place, name, mutant(getattr(module, name), old, new))
+    monkeypatch.setattr(module, name, mutant(getattr(module, name), old, new))
     again = cu.resume(tmp_path / "run", data=DATA, rule=new_rule(), progress=False)
     assert not same_run(whole(input_noise=0.1), again)
 
@@ -63,14 +58,14 @@ class Counts(AutogradRule):
 
     def __init__(self, net, seed=0, start=1.0):
         super().__init__(net, seed)
-        self.traces, self.first, self.taught = {0: torch.zeros(2)}, start, [net.weights[0]]
+        self.traces, self.first, self.watched = {0: torch.zeros(2)}, start, [net.weights[0]]
         self.register_buffer("late", None)
 
     def step(self, x, y, optimizer):
         self.traces[0] += 1
         self.late = torch.ones(3) if self.late is None else self.late + self.first
         self.first = self.first + self.traces[0].sum().item() * self.late[0].item()
-        assert self.taught[0] is self.net.weights[0]
+        assert self.watched[0] is self.net.weights[0]
         return super().step(x, y, optimizer)
 
     def change(self, gradient):
@@ -96,7 +91,8 @@ def test_what_a_rule_keeps_goes_on_where_it_was(what, tmp_path):
     history = cu.train(rule, own, **how)
     cu.train(half, own, **how, stop_after=150, checkpoint=tmp_path / "run")
     assert same_run((history, rule), cu.resume(tmp_path / "run", data=own, progress=False, rule=MAKE[what]()))
-    made = cu.resume(tmp_path / "run", data=own, progress=False)  # it has ended, and its rule is made by the file
+    by_file = what in ("control", "float64")
+    made = cu.resume(tmp_path / "run", None if by_file else MAKE[what](), own, progress=False)  # it has ended
     assert type(made[1]) is type(rule) and same_run((history, rule), made)
 
 
@@ -122,7 +118,50 @@ def test_an_optimiser_of_ones_own_is_handed_over_and_goes_on(tmp_path):
     half, _, its_how = run(150, checkpoint=tmp_path / "run")
     cu.train(half, DATA, **its_how)
     again, optimizer, _ = run()
-    with pytest.raises(ValueError, match="an optimiser of its own; hand one over as it was: optimizer="):
+    with pytest.raises(ValueError, match="the run had of its own .*RMSprop.*; hand over the same: optimizer="):
         cu.resume(tmp_path / "run", rule=again, data=DATA)
     assert same_run((history, rule), cu.resume(tmp_path / "run", again, DATA, optimizer=optimizer, progress=False))
     assert optimizer.param_groups[0]["lr"] == 0.01
+
+
+# ---------------------------------------------------------------- what else people bring
+
+
+def test_metrics_are_handed_over_and_go_on(tmp_path):
+    how = {"metrics": {"mean": lambda rule, x, y: rule.net.weights[0].mean()}, "eval_every": 60}
+    cut(tmp_path / "run", **how)
+    for metrics in (None, {"other": how["metrics"]["mean"]}):
+        with pytest.raises(ValueError, match=r"the run had of its own .*\['mean'\].*; hand over the same: .*metrics="):
+            cu.resume(tmp_path / "run", new_rule(), DATA, metrics=metrics)
+    again = cu.resume(tmp_path / "run", new_rule(), DATA, metrics=how["metrics"], progress=False)
+    assert same_run(whole(**how), again) and again[0].frame["mean"].notna().all()
+
+
+def test_values_as_targets_data_and_a_network_of_ones_own_go_on(tmp_path):
+    x = torch.randn(200, 7, generator=torch.Generator().manual_seed(0))
+    mine = lambda: cu.Dataset.of(x.numpy(), x[:, :3].sin().numpy())  # noqa: E731
+    net = lambda: cu.MLP([7, 9, 3], loss="squared_error")  # noqa: E731
+    rule, path, how = FeedbackAlignment(net()), tmp_path / "run", {"epochs": 2, "lr": 0.01, "progress": False}
+    history = cu.train(rule, mine(), **how)
+    cu.train(FeedbackAlignment(net()), mine(), **how, stop_after=128, checkpoint=path)
+    assert same_run((history, rule), cu.resume(path, data=mine(), progress=False))
+    assert history.frame.val_loss.notna().all() and history.frame.val_accuracy.isna().all()
+
+
+def test_a_network_of_ones_own_goes_on(tmp_path):
+    make = lambda: AutogradRule(TwoLinear())  # noqa: E731
+    cut(tmp_path / "run", make=make)
+    with pytest.raises(ValueError, match="had a rule of its own"):
+        cu.resume(tmp_path / "run", data=DATA)
+    assert same_run(whole(make), cu.resume(tmp_path / "run", make(), DATA, progress=False))
+
+
+def test_what_is_frozen_stays_frozen_in_a_rule_that_the_file_makes(tmp_path):
+    def make():
+        rule = new_rule(FeedbackAlignment)
+        rule.net.weights[0].requires_grad_(False)
+        return rule
+
+    cut(tmp_path / "run", make=make)
+    history, rule = cu.resume(tmp_path / "run", data=DATA, progress=False)
+    assert same_run(whole(make), (history, rule)) and not rule.net.weights[0].requires_grad

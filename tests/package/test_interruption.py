@@ -77,8 +77,8 @@ def test_frozen_layers_have_not_moved_whenever_the_interrupt_comes(monkeypatch):
     assert moved(FrozenHidden) > 0
 
 
-def in_turn(put_back, act):
-    result = act()
+def in_turn(put_back, act, *given):
+    result = act(*given)
     put_back()
     return result
 

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 from helpers import mutant
+from helpers.behind import behind
 
 import course_utils as cu
 from course_utils import runs, safely, sources, sweeps
@@ -55,7 +56,7 @@ RULE = "class Own(cu.rules.Backprop):\n    def backward(self, x, y):\n        re
 def test_a_helper_s_file_decides_of_a_class_typed_in(use, module):
     def now(text):
         helper = module(text)
-        found = sources.behind([typed(RULE.format(use), helper=helper, gain=helper.gain)])
+        found = behind([typed(RULE.format(use), helper=helper, gain=helper.gain)])
         return {value for name, value in found.items() if name.startswith("own_")}
 
     assert len(now(HELPER)) == 1 and now(HELPER) != now(HELPER.replace("GAIN = 1.0", "GAIN = 2.0"))
@@ -100,7 +101,7 @@ def test_a_wrapper_typed_in_counts_around_what_it_wraps():
 
 def test_a_function_typed_in_that_reaches_the_course_by_its_name_rests_on_it(monkeypatch):
     own = typed("def Own(name, sizes, lr, seed):\n    return cu.costs.of_update, cu.rules.Pepita\n")
-    found = sources.behind([own])
+    found = behind([own])
     assert {"course_utils.costs", "course_utils.training", "course_utils.rules.pepita"} <= set(found)
 
 
@@ -227,6 +228,6 @@ def test_what_a_killed_writer_left_is_swept_away_and_a_living_one_s_is_not(tmp_p
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     for pid in (dead.pid, os.getppid()):
-        (tmp_path / f".a.csv.{pid}-1").write_text("half")
+        (tmp_path / f".a.csv.{pid}").write_text("half")
     safely.write_whole(tmp_path / "a.csv", b"whole")
-    assert {path.name for path in tmp_path.iterdir()} == {"a.csv", f".a.csv.{os.getppid()}-1"}
+    assert {path.name for path in tmp_path.iterdir()} == {"a.csv", f".a.csv.{os.getppid()}"}
