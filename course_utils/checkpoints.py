@@ -49,7 +49,6 @@ class Checkpoint:
             before = self.path.replace(self.path.with_name(f"{self.path.name}.before"))
             print(f"{self.path} held a run that had not ended; it is now {before}, and cu.resume goes on with it")
         self.about = self.found or {
-            "settings": _in_numbers(history.settings),
             "own": own(history.settings.optimizer, history.settings.metrics),
             "are": {"rule": kind_of(self.rule), "data": facts_of(self.data)},
             "made": {"rule": recipe_of(self.rule), "data": loaded_as(self.data)},
@@ -60,10 +59,9 @@ class Checkpoint:
         if not due and time.monotonic() - self.written < SECONDS:
             return
         history = self.parts["history"]
-        now = {
-            "unfinished": history.status != "diverged" and 0 < history.steps < history.planned,
-            "parts": {name: _state(part) for name, part in self.parts.items()},
-        }
+        now = {"parts": {name: _state(part) for name, part in self.parts.items()}}
+        now["unfinished"] = history.status != "diverged" and 0 < history.steps < history.planned
+        now["settings"] = _in_numbers(history.settings)
         try:
             write_whole(self.path, sealed(_bytes(self.about | now | {"state": state_of(self.rule)})))
         except (OSError, ValueError) as error:
@@ -126,10 +124,10 @@ def restore(rule, state):
         module = rule.get_submodule(path)
         own = {**vars(module), **module._parameters, **module._buffers}
         for name, value in found.items():
-            if isinstance(value, torch.Tensor) and isinstance(own.get(name), torch.Tensor):
+            if isinstance(own.get(name), (torch.Generator, torch.optim.Optimizer)):
+                _put(own[name], value)
+            elif isinstance(value, torch.Tensor) and isinstance(own.get(name), torch.Tensor):
                 own[name].data, own[name].requires_grad = value.data, value.requires_grad
-            elif isinstance(own.get(name), torch.Generator):
-                own[name].set_state(value)
             else:
                 setattr(module, name, value)
 
@@ -182,13 +180,10 @@ def loaded_as(data):
         device, count = data.x_train.device, len(load_dataset(data.requested).x_train)
         for limit in (None, min(len(data.x_train), count)):
             loaded = load_dataset(data.requested, limit, device)
-            if all(map(_is_same, data.tensors, loaded.tensors)):
+            one, other = ([(t.data_ptr(), t.shape, t.stride()) for t in each.tensors] for each in (data, loaded))
+            if one == other:
                 return loaded.name, limit
     return None
-
-
-def _is_same(one, other):
-    return (one.data_ptr(), one.shape, one.stride()) == (other.data_ptr(), other.shape, other.stride())
 
 
 def own(optimizer, metrics):

@@ -41,12 +41,15 @@ class LiveRun:
 
     def advance(self, go_on):
         """Train while go_on() is true and the run is not at its end."""
+
+        def go(asked):
+            while self.history.status == "running" and go_on():
+                next(self.runner)
+                if asked:
+                    self.stop()
+
         try:
-            with held() as asked:
-                while self.history.status == "running" and go_on():
-                    next(self.runner)
-                    if asked:
-                        self.stop()
+            held(go)
         except KeyboardInterrupt:
             pass  # the kernel was interrupted twice: `steps` has ended the run as stopped
         except Exception:

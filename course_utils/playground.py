@@ -9,6 +9,7 @@ from collections import deque
 from functools import partial
 from html import escape
 from itertools import cycle
+from typing import Any
 
 import ipywidgets as widgets
 from IPython.core.pylabtools import print_figure
@@ -16,7 +17,6 @@ from matplotlib.figure import Figure
 
 from course_utils import plots
 from course_utils.checks import check_dataset
-from course_utils.history import History
 from course_utils.live import LIVE, LiveRun
 from course_utils.rule import Rule
 
@@ -32,8 +32,7 @@ class Playground(widgets.VBox):
     rule_class: a subclass of `Rule` (the class, not a rule made from it). data: as from `load_dataset`. sizes: None
     means one hidden layer of 128 units. training: more arguments for `train`, such as {"optimizer": "adam"}; network:
     for `MLP`, such as activation="tanh". ValueError for a class that is no rule, and for what these refuse. Without an
-    event loop `run_steps` drives the run.
-    Making one ends the runs that Train drives in others; so does close().
+    event loop `run_steps` drives the run. Making one ends the runs that Train drives in others; so does close().
     Attributes: sliders, {name: widget}; train, stop, reset, show_code, the buttons; rule and history, of the run on the
     screen; task, while Train drives it (to be awaited: it raises what goes wrong).
     """
@@ -52,7 +51,7 @@ class Playground(widgets.VBox):
         self.training = {"epochs": epochs, "schedule": "constant", "seed": seed, **probing, **(training or {})}
         self.runs: deque = deque(maxlen=5)  # (look, LiveRun); the last is the one on the screen:
         self.run: LiveRun
-        self.history: History
+        self.history: Any  # its History
         self.looks = cycle(plots.PALE)
         self.figure = Figure(figsize=(9, 4.2), dpi=100)  # pyplot would keep it for ever
         self.samples_shown, self.next_draw, self.drawn = 10 * every, 0.0, None
@@ -108,8 +107,7 @@ class Playground(widgets.VBox):
         return button
 
     def _on_loop(self, action, *arguments):
-        # Some kernels run callbacks in a thread of their own, in the middle of a step. What touches the run belongs
-        # between two chunks of it, on its own loop.
+        # Some kernels run callbacks in a thread of their own, amid a step: what touches the run belongs on its loop.
         here = asyncio._get_running_loop()
         if self.loop is None or self.loop.is_closed():
             self.loop = here
@@ -119,8 +117,7 @@ class Playground(widgets.VBox):
             self.loop.call_soon_threadsafe(self._guarded, action, *arguments)
 
     def _guarded(self, action, *arguments):
-        # Jupyter hides the errors of callbacks: show them here, and let them go on.
-        try:
+        try:  # Jupyter hides the errors of callbacks: show them here, and let them go on
             action(*arguments)
         except Exception as error:
             self.message.value = _in_words(error)
@@ -227,8 +224,7 @@ def _slider(text, default, low, high, scale):
     if whole:
         options = {round(low * 2 ** (i / 2)) for i in range(2 * int(math.log2(high / low)))} | {default, high}
         return widgets.SelectionSlider(options=sorted(options), **look)
-    ends = {"min": math.log10(low), "max": math.log10(high)}
-    return widgets.FloatLogSlider(**ends, step=0.05, readout_format=".2g", **look)
+    return widgets.FloatLogSlider(min=math.log10(low), max=math.log10(high), step=0.05, readout_format=".2g", **look)
 
 
 def under_slider(draw, options, value, name, size=(6.4, 3.4), columns=1):

@@ -3,6 +3,7 @@
 import ast
 import datetime
 import functools
+import io
 import platform
 import subprocess
 from pathlib import Path
@@ -37,7 +38,7 @@ def make_rule(name, sizes, seed, knobs=None, **network):
     knobs: more arguments for it."""
     name = _control(name)
     if getattr(name, "func", None) is FrozenHidden:
-        return FrozenHidden(make_rule(*name.args, sizes, seed, knobs, **network))
+        return FrozenHidden(make_rule(name.args[0], sizes, seed, knobs, **network))
     rule_class, arguments = read_call(name) if isinstance(name, str) else (name, {})
     rule_class = rules.ALL.get(rule_class, rule_class)
     if isinstance(rule_class, str):
@@ -67,7 +68,7 @@ def named(rule, own):
         return f"FrozenHidden({inside})" if isinstance(inside, str) else functools.partial(FrozenHidden, inside)
     kind, given = getattr(rule, "func", rule), getattr(rule, "keywords", {})
     no_rule = isinstance(kind, type) and not issubclass(kind, Rule) or not hasattr(kind, "__name__")
-    if no_rule or getattr(rule, "args", ()):
+    if no_rule or getattr(rule, "args", False):
         good = "classes, functions (net, seed), or functools.partial of these that names what it fixes"
         raise ValueError(f'rules holds {shown(rule)}; give names, with arguments as in "Pepita(dropout=0.1)", {good}')
     kind = next((name for name, known in rules.ALL.items() if known is kind), kind)
@@ -132,17 +133,13 @@ def write_run(path, frame):
     write_whole(path, sealed(frame.to_csv(index=False).encode(), path.name))
 
 
-def is_whole(path):
-    """Is it the file of a finished run, as it was written?"""
-    return path.is_file() and opened(path.read_bytes(), path.name) is not None
-
-
 def read_run(path):
-    """The frame of a finished run, with `processor_seconds` in its last column."""
+    """The frame of a finished run, with `processor_seconds` in its last column; None unless it is as it was written."""
+    table = opened(path.read_bytes(), path.name) if path.is_file() else None
     # Some commits are all digits, or look like 12e4567; a rule may be called NA.
     texts = dict.fromkeys(["rule", "dataset", "sizes", *FACTS], str)
     how: Any = {"dtype": texts, "keep_default_na": False, "na_values": [""], "encoding": "utf-8"}
-    return pd.read_csv(path, skiprows=1, float_precision="round_trip", **how)
+    return None if table is None else pd.read_csv(io.BytesIO(table), float_precision="round_trip", **how)
 
 
 def resume(path, rule=None, data=None, *, optimizer=None, metrics=None, stop_after=None, progress=True):

@@ -5,7 +5,6 @@ import hashlib
 import os
 import signal
 import threading
-from contextlib import contextmanager
 
 import psutil
 from tqdm.auto import tqdm
@@ -62,11 +61,10 @@ def surely(put_back, act, *arguments):
         raise
 
 
-@contextmanager
-def held():
-    """Inside, a first interrupt (Ctrl-C, the stop button) is only noted, in the list that is given; a second one comes.
+def held(act):
+    """act(asked), while a first interrupt (Ctrl-C, the stop button) is only noted, in that list; a second one comes.
 
-    Who looks at the list between two steps ends with both whole, and torch's own state too: an interrupt within
+    What looks at the list between two steps ends with both whole, and torch's own state too: an interrupt within
     torch.func makes it fail from then on.
     """
     asked: list[int] = []
@@ -76,27 +74,20 @@ def held():
         if len(asked) > 1:
             raise KeyboardInterrupt
 
+    def noting():
+        signal.signal(signal.SIGINT, note)
+        return act(asked)
+
     usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    here = usual and threading.current_thread() is threading.main_thread()  # no other thread may, nor is interrupted
-
-    def give_back():
-        if here:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    try:
-        try:
-            if here:
-                signal.signal(signal.SIGINT, note)
-            yield asked
-        finally:
-            give_back()
-    finally:
-        give_back()  # the second one may have come in between
+    if not usual or threading.current_thread() is not threading.main_thread():  # no other thread is interrupted
+        return act(asked)
+    return surely(lambda: signal.signal(signal.SIGINT, signal.default_int_handler), noting)
 
 
 def drive(rule, runner, progress):
     """A run to its end, with a bar; in a sweep in silence, and an interrupt ends the sweep, too."""
-    with held() as asked:
+
+    def run(asked):
         history, alone = next(runner), unattended.get()
         with tqdm(total=history.planned, desc=rule.title, unit="batch", disable=not progress, mininterval=0.3) as bar:
             try:
@@ -112,6 +103,8 @@ def drive(rule, runner, progress):
                 if alone:
                     raise
             bar.set_postfix_str(history.latest)
-    if history.status != "done" and not alone:
-        print(f"{rule.title}: {history.message}")
-    return history
+        if history.status != "done" and not alone:
+            print(f"{rule.title}: {history.message}")
+        return history
+
+    return held(run)

@@ -24,7 +24,7 @@ from course_utils.checks import SEED, check_name, plain, require, shown, whole
 from course_utils.data import Dataset, load_dataset
 from course_utils.device import current_device, use_device
 from course_utils.rule import Rule
-from course_utils.runs import RESULTS, ROOT, SCHEMA, is_whole, label, named, one_run, read_run, write_run
+from course_utils.runs import RESULTS, ROOT, SCHEMA, label, named, one_run, read_run, write_run
 from course_utils.sources import key
 from course_utils.training import train
 
@@ -165,7 +165,7 @@ def run_all(runs, folder=None, threads=1, progress=True):
     folder = Path(folder or (RESULTS / "finished" if RESULTS.is_dir() else "finished_runs"))
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / file_name(function, settings) for function, settings in runs]
-    waiting = {path: run for path, run in zip(paths, runs, strict=True) if not is_whole(path)}
+    waiting = {path: run for path, run in zip(paths, runs, strict=True) if read_run(path) is None}
     for path in filter(Path.exists, waiting):
         print(f"{path} is not as a sweep wrote it (cut short, changed since, or another run's); it is computed again")
     frames = Parallel(return_as="generator_unordered")(

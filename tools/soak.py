@@ -73,7 +73,7 @@ def killed_sweeps(times, folder, moments):
             continue
         kills += 1
         lost = before - {path.name for path in begun.glob("*.csv")}
-        damaged = [path.name for path in begun.glob("*.csv") if not runs.is_whole(path)]
+        damaged = [path.name for path in begun.glob("*.csv") if runs.read_run(path) is None]
         faults += [f"sweep, kill {kills}: {name}" for name in [*lost, *damaged]]
     again = cu.sweep(rules, folder=begun, **SWEEP)
     columns = [name for name in whole if name not in ("seconds", "measured")]
@@ -199,7 +199,7 @@ async def playground_cycles(count, steps=20):
             await asyncio.sleep(0)
         lab.show_code.click()
         lab.stop.click()
-        await task
+        await task  # type: ignore[misc]  # there is one, for there is a loop
         lab.reset.click()
         held.append(resident())
     return held
