@@ -177,9 +177,9 @@ def facts_of(data):
 def loaded_as(data):
     """(name, limit) by which load_dataset gives these very tensors; None for data of one's own."""
     if getattr(data, "requested", None) in (*SOURCES, "digits"):
-        device, count = data.x_train.device, len(load_dataset(data.requested).x_train)
-        for limit in (None, min(len(data.x_train), count)):
-            loaded = load_dataset(data.requested, limit, device)
+        loaded = load_dataset(data.requested, device=data.x_train.device)
+        for limit in (None, min(len(data.x_train), len(loaded.x_train))):
+            loaded = load_dataset(data.requested, limit, data.x_train.device)
             one, other = ([(t.data_ptr(), t.shape, t.stride()) for t in each.tensors] for each in (data, loaded))
             if one == other:
                 return loaded.name, limit

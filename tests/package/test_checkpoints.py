@@ -72,7 +72,22 @@ class Counts(AutogradRule):
         return gradient * (1 + 1 / self.first)
 
 
+class Inner(AutogradRule):
+    """It moves a gain by an optimiser of its own."""
+
+    def __init__(self, net, seed=0):
+        super().__init__(net, seed)
+        self.register_buffer("gain", torch.ones(()))
+        self.mover = torch.optim.SGD([self.gain], lr=0.01, momentum=0.9)
+
+    def change(self, gradient):
+        self.gain.grad = torch.ones(())
+        self.mover.step()
+        return gradient * self.gain
+
+
 MAKE = {
+    "an optimiser of its own": lambda: new_rule(Inner),
     "draws": lambda: new_rule(NoisyGradient),
     "own state": lambda: Counts(small_net((12, 9, 4), dtype=torch.float32), start=0.5),
     "control": lambda: cu.FrozenHidden(new_rule(WeightPerturbation)),
@@ -94,6 +109,13 @@ def test_what_a_rule_keeps_goes_on_where_it_was(what, tmp_path):
     by_file = what in ("control", "float64")
     made = cu.resume(tmp_path / "run", None if by_file else MAKE[what](), own, progress=False)  # it has ended
     assert type(made[1]) is type(rule) and same_run((history, rule), made)
+
+
+def test_a_run_may_pause_more_than_once(tmp_path):
+    cut(tmp_path / "run", 64)
+    cu.resume(tmp_path / "run", new_rule(), DATA, stop_after=128, progress=False)
+    assert checkpoints.read(tmp_path / "run")["settings"]["stop_after"] == 128
+    assert same_run(whole(), cu.resume(tmp_path / "run", new_rule(), DATA, progress=False))
 
 
 def test_rule_and_data_are_made_by_the_file(tmp_path):
