@@ -125,16 +125,16 @@ class Memory:
             return self.function(thing)
         if isinstance(thing, (AROUND, CACHED)):
             return [type(thing).__name__, *(self.of(getattr(thing, name, None)) for name in INSIDE)]
-        return [self.of(type(thing)), *self.state(thing)]
+        return [self.of(type(thing)), self.state(thing)]
 
     def state(self, thing):
         """What an object holds; where nobody can tell, what never comes again."""
         if isinstance(thing, torch.nn.Module) or is_typed(type(thing)) or _counts(type(thing).__module__):
-            return [self.of(vars(thing))] if hasattr(thing, "__dict__") else []
+            return self.of(getattr(thing, "__dict__", {}))
         try:
-            return [joblib.hash(thing)]
+            return joblib.hash(thing)
         except Exception:  # it cannot be pickled, for whatever reason of its own
-            return [uuid.uuid4().hex]
+            return uuid.uuid4().hex
 
     def kind(self, thing):
         if not self.inside(thing):

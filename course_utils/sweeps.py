@@ -30,8 +30,7 @@ from course_utils.training import train
 
 
 def stored_results(number):
-    """The stored runs of lesson `number` (an int or "06"), in the schema above; FileNotFoundError says how to
-    make them."""
+    """The stored runs of lesson `number` (6 or "06"), in that schema; FileNotFoundError says how to make them."""
     return read_tables(number, "runs")[SCHEMA]
 
 
@@ -45,10 +44,9 @@ def read_tables(number, kind):
     number = f"{int(number):02d}"
     paths = {path.stem: path for path in sorted(ROOT.glob(f"lessons/{number}_*/made/{kind}/*.csv"))}
     if not paths:
-        raise FileNotFoundError(
-            f"lesson {number} has no stored {kind} here: they are in the course's repository, not in the installed "
-            f"package (clone it, then `pip install -e .` there); `make results N={number}` makes them"
-        )
+        where = "in the course's repository, not in the installed package (clone it, then `pip install -e .` there)"
+        mend = f"they are {where}; `make results N={number}` makes them"
+        raise FileNotFoundError(f"lesson {number} has no stored {kind} here: {mend}")
     tables = [read_table(paths[name]) for name in dict.fromkeys([*registry.ALL, *paths]) if name in paths]
     return pd.concat(tables, ignore_index=True).sort_values("block", kind="stable", ignore_index=True)
 
