@@ -57,7 +57,7 @@ def local_gradients(rule, x, y):
 
 
 def feedback_gradients(rule, x, lesson):
-    """By autograd, of `lesson`, the loss of the feedback of one layer (below), for the noise that the rule will draw."""
+    """By autograd, of `lesson`, one of the two losses below, for the noise that the rule will draw."""
     twin = torch.Generator().set_state(rule.generator.get_state())
     h = [state.detach() for state in rule.net.activations(x)]
     return list(torch.autograd.grad(sum(lesson(rule, l, h, twin) for l in rule.inverted), rule.feedback_parameters()))
@@ -114,7 +114,7 @@ def wrong(name, base=DifferenceTargetPropagation):
     """A rule with one thing wrong in what it does (`TARGETS`), or in how its feedback learns (`LESSONS`)."""
     if name in TARGETS:
         made = mutant(DifferenceTargetPropagation, *TARGETS[name])
-        return made if base is DifferenceTargetPropagation else type("Wrong", (LocalDRL, made), {})
+        return type("Wrong", (base,), {name: getattr(made, name) for name in ("backward", "shifts", "shift")})
     if name in TRANSPOSING:
         return mutant(LocalDRL, *TRANSPOSING[name])
     half = mutant(Inverses, *LESSONS[name])
