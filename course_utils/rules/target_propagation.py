@@ -47,7 +47,7 @@ class Inverses:
         noisy = h[l] + self.jittered(h[l])
         up = self.forth(l, noisy, offset)
         back = self.inverse(l, up)
-        self.add_feedback_grad(l, up, back, (back - noisy) / noisy.numel())  # (7)
+        self.add_feedback_grad(l, up, back, (back - noisy) / noisy.numel())  # (8)
 
     def add_feedback_grad(self, l, given, back, slope):
         """The gradient of B and c, where the loss has this slope with respect to what the inverse made of `given`."""
@@ -103,11 +103,11 @@ class DifferenceTargetPropagation(Inverses, Rule):
             found.insert(0, self.shift(l, h, found[0]))
         return [None, *found]
 
-    def shift(self, l, h, above):
-        """From layer l to its target, (batch, units), given the shift of the layer above."""
+    def shift(self, l, h, wish):
+        """From layer l to its target, (batch, units), given that of the layer above, (batch, units above)."""
         if l not in self.inverted:
-            return above @ self.net.weights[l]  # (3)
-        return self.inverse(l, h[l + 1] + above) - self.inverse(l, h[l + 1])  # (6)
+            return wish @ self.net.weights[l]  # (3)
+        return self.inverse(l, h[l + 1] + wish) - self.inverse(l, h[l + 1])  # (6)
 
     def hidden_parameters(self):
         return [*super().hidden_parameters(), *self.feedback_parameters()]
@@ -125,7 +125,7 @@ class LocalDRL(DifferenceTargetPropagation):
     """
 
     title = "Local difference reconstruction"
-    look = ("blue", "dash dot")
+    look = ("blue", "long dashes")
     feedback_rate = Knob(3.0, above(0), slider=(0.01, 30.0, "log"))
     plausibility = DifferenceTargetPropagation.plausibility | {
         "weight_transport": "no",
@@ -139,9 +139,9 @@ class LocalDRL(DifferenceTargetPropagation):
 
     def teach_inverse(self, l, h, offset):
         """Fill `.grad` of B and c: layer l shall answer layer l + 1 as layer l + 1 answers layer l, transposed."""
-        below, above = self.jittered(h[l]), self.jittered(h[l + 1])
-        given = torch.cat([self.forth(l, h[l] + below, offset), h[l + 1] + above, h[l + 1]])
+        xi, zeta = self.jittered(h[l]), self.jittered(h[l + 1])
+        given = torch.cat([self.forth(l, h[l] + xi, offset), h[l + 1] + zeta, h[l + 1]])
         back = self.inverse(l, given)
         _, shaken, still = back.chunk(3)
-        slope = torch.cat([-below, shaken - still, below - (shaken - still)])  # (8)
-        self.add_feedback_grad(l, given, back, slope / (self.jitter**2 * below.numel()))
+        slope = torch.cat([-xi, shaken - still, xi - (shaken - still)])  # (9)
+        self.add_feedback_grad(l, given, back, slope / (self.jitter**2 * xi.numel()))

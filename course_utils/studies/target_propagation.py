@@ -8,10 +8,10 @@ from course_utils.runs import make_rule, read_call, run_rule
 class NoDifference(target_propagation.DifferenceTargetPropagation):
     """Target propagation as it was first: the target is what the inverse makes of the target above."""
 
-    def shift(self, l, h, above):
+    def shift(self, l, h, wish):
         if l not in self.inverted:
-            return super().shift(l, h, above)
-        return self.inverse(l, h[l + 1] + above) - h[l]  # (5)
+            return super().shift(l, h, wish)
+        return self.inverse(l, h[l + 1] + wish) - h[l]  # (5)
 
 
 class NeverTaught(target_propagation.DifferenceTargetPropagation):

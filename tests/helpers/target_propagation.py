@@ -83,7 +83,7 @@ def transpose(rule, l, h, generator):
     below, above = noise(rule, h[l], generator), noise(rule, h[l + 1], generator)
     still = back(rule, l, h[l + 1])
     answer = back(rule, l, forth(rule, l, h[l] + below)) - still
-    stir = back(rule, l, h[l + 1] + above) - still
+    stir = back(rule, l, h[l + 1] + wish) - still
     return (stir.pow(2) / 2 - below * answer).mean() / rule.jitter**2
 
 
@@ -121,15 +121,15 @@ def wrong(name, base=DifferenceTargetPropagation):
     return type("Wrong", (half, base), {"hidden_parameters": base.hidden_parameters})
 
 
-ALONE = "self.inverse(l, h[l + 1] + above) - self.inverse(l, h[l + 1])"
+ALONE = "self.inverse(l, h[l + 1] + wish) - self.inverse(l, h[l + 1])"
 TARGETS = {  # what is wrong: (in the source of `DifferenceTargetPropagation`, instead of it)
-    "no difference": (ALONE, "self.inverse(l, h[l + 1] + above) - h[l]"),
+    "no difference": (ALONE, "self.inverse(l, h[l + 1] + wish) - h[l]"),
     "difference turned round": (ALONE, f"-({ALONE})"),
     "no derivative": (" * slope", ""),
     "sum over the batch": (" / len(x)", ""),
     "step not divided out": (" / self.target_step", ""),
     "sign": ("error = -shifts", "error = shifts"),
-    "readout transposed away": ("above @ self.net.weights[l]", "above @ torch.ones_like(self.net.weights[l])"),
+    "readout ignored": ("wish @ self.net.weights[l]", "wish @ torch.ones_like(self.net.weights[l])"),
 }
 LESSONS = {  # the same of `Inverses`
     "feedback transposed": ("h, self.feedback_weights[l])", "h, self.feedback_weights[l].T)"),
@@ -141,11 +141,8 @@ LESSONS = {  # the same of `Inverses`
     "sign of the lesson": ("(back - noisy)", "(noisy - back)"),
 }
 TRANSPOSING = {  # the same of `LocalDRL`
-    "only the first term": (
-        "torch.cat([-below, shaken - still, below - (shaken - still)])",
-        "torch.cat([-below, 0 * below, below])",
-    ),
-    "nothing taken off": ("below - (shaken - still)", "0 * below"),
+    "only the first term": ("torch.cat([-xi, shaken - still, xi - (shaken - still)])", "torch.cat([-xi, 0 * xi, xi])"),
+    "nothing taken off": ("xi - (shaken - still)", "0 * xi"),
     "not divided by s": ("self.jitter**2 * ", ""),
-    "sign of the first term": ("[-below, shaken - still, below -", "[below, shaken - still, -below -"),
+    "sign of the first term": ("[-xi, shaken - still, xi -", "[xi, shaken - still, -xi -"),
 }
