@@ -79,12 +79,12 @@ def reconstruct(rule, l, h, generator):
 
 
 def transpose(rule, l, h, generator):
-    """[½ |g(h⁺ + η) − g(h⁺)|² − ξ · (g(f(h + ξ)) − g(h⁺))] / s², the mean over examples and units."""
-    below, above = noise(rule, h[l], generator), noise(rule, h[l + 1], generator)
+    """[½ |g(h⁺ + ζ) − g(h⁺)|² − ξ · (g(f(h + ξ)) − g(h⁺))] / s², the mean over examples and units."""
+    xi, zeta = noise(rule, h[l], generator), noise(rule, h[l + 1], generator)
     still = back(rule, l, h[l + 1])
-    answer = back(rule, l, forth(rule, l, h[l] + below)) - still
-    stir = back(rule, l, h[l + 1] + wish) - still
-    return (stir.pow(2) / 2 - below * answer).mean() / rule.jitter**2
+    answer = back(rule, l, forth(rule, l, h[l] + xi)) - still
+    stir = back(rule, l, h[l + 1] + zeta) - still
+    return (stir.pow(2) / 2 - xi * answer).mean() / rule.jitter**2
 
 
 def invertible(matrices, activation="linear", loss="squared_error"):
