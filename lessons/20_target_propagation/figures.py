@@ -31,9 +31,11 @@ def circuit():
     circuits.arrow(right, (5.66, -1.34), (4.42, -1.5), plots.RED, "--")
     right.text(5.1, -1.62, "W₃ᵀ", color=plots.RED, fontsize=11, ha="center", va="top")
     circuits.arrow(right, (3.6, -1.5), (2.42, -1.5), plots.GREEN)
-    right.text(3.0, -1.62, "g₁, with B₂ of its own,\nlearned", color=plots.GREEN, fontsize=10, ha="center", va="top")
+    right.text(
+        3.0, -1.98, "through g₁, with B₂ of its own, learned", color=plots.GREEN, fontsize=10, ha="center", va="top"
+    )
     for ax in (left, right):
-        ax.set_ylim(-2.45, 0.75)
+        ax.set_ylim(-2.3, 0.75)
     return figure
 
 
@@ -45,10 +47,10 @@ def arrows():
     """What the layer below is asked for, by inverse and gradient, at three stretchings: the lesson's slider."""
     points, goal = torch.randn(50, 2, generator=torch.Generator().manual_seed(4)), torch.tensor([1.5, 1.0])
     figure = Figure(figsize=(11, 4), layout="constrained")
-    for ax, sigma in zip(figure.subplots(1, 3), (1.0, 2.0, 3.0), strict=True):
+    for ax, sigma in zip(figure.subplots(1, 3), (1.0, 1.5, 2.5), strict=True):
         weights = _turned(0.7) @ torch.diag(torch.tensor([sigma, 1 / sigma])) @ _turned(-0.4)
         back = torch.linalg.inv(weights).T
-        wish = 0.4 * (goal - points @ weights.T)
+        wish = 0.3 * (goal - points @ weights.T)
         for arrow, color, width, name in (
             (wish @ weights, plots.BLACK, 0.004, "gradient"),
             (wish @ back, plots.GREEN, 0.007, "inverse"),
@@ -56,7 +58,7 @@ def arrows():
             ax.quiver(*points.T, *arrow.T, color=color, width=width, angles="xy", scale_units="xy", scale=1, label=name)
         ax.plot(*(goal @ back), "*", color=plots.RED, markersize=14)
         angle = cu.metrics.alignment_angle(wish @ back, wish @ weights)
-        ax.set(xlim=(-6, 6), ylim=(-6, 6), aspect="equal", title=f"σ = {sigma:g}: {angle:.0f}° apart")
+        ax.set(xlim=(-4, 5), ylim=(-4, 5), aspect="equal", title=f"σ = {sigma:g}: {angle:.0f}° apart")
         ax.set(xlabel="neuron 1 below", ylabel="neuron 2 below")
         plots.dress(ax)
     return figure
@@ -71,4 +73,4 @@ def play(data):
     }
     runs["target step 10"] = {"target_step": 10.0}
     rule, sizes = cu.rules.DifferenceTargetPropagation, [784, 128, 128, 10]
-    return gallery(rule, data, runs, sizes, training={"epochs": 0.5}, activation="tanh")
+    return gallery(rule, data, runs, sizes, (60, 100), training={"epochs": 0.5}, activation="tanh")
