@@ -1,5 +1,7 @@
 # Exported from lessons/20_target_propagation/lesson.md. Edit the lesson, not this file.
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -15,14 +17,21 @@ class Inverses:
     the network's.
     """
 
+    # What the rule brings:
+    net: Any
+    seed: int
+    generator: torch.Generator
+    add_grad: Any
+    feedback_weights: FeedbackWeights
+    feedback_biases: FeedbackWeights
     jitter = Knob(0.1, above(0), slider=(0.001, 3.0, "log"), live=True)
     feedback_rate = Knob(1.0, above(0), slider=(0.01, 30.0, "log"))
 
     def make_feedback(self):
-        random, layers = self.net.random_feedback(self.seed), range(self.net.depth)
-        zeros = [torch.zeros_like(self.net.biases[l - 1]) for l in layers]
-        for name, first in (("feedback_weights", random), ("feedback_biases", zeros)):
-            setattr(self, name, FeedbackWeights([nn.Parameter(first[l]) if l in self.inverted else None for l in layers]))
+        weights, biases = self.net.random_feedback(self.seed), [torch.zeros_like(b) for b in self.net.biases]
+        layers = [l if l in self.inverted else None for l in range(self.net.depth)]
+        self.feedback_weights = FeedbackWeights([l and nn.Parameter(weights[l]) for l in layers])
+        self.feedback_biases = FeedbackWeights([l and nn.Parameter(biases[l - 1]) for l in layers])
 
     @property
     def inverted(self):
