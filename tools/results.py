@@ -3,6 +3,7 @@
     python -m tools.results            every lesson's, from what has been measured already
     python -m tools.results 06 07      these lessons'
     python -m tools.results --fresh    from nothing
+    python -m tools.results 28 29 --rules ZIL    these rules' files alone; the others', and the cost, stay as they are
 
 study.yaml is a list of `blocks:`, each of them rules, sizes, lrs, seeds, epochs, …; `defaults:` holds for all blocks.
 `rules: all` means every rule of the registry, and `also:` lists more. The learning rate is chosen on validation (one
@@ -31,7 +32,7 @@ import pandas as pd
 
 import course_utils as cu
 from course_utils import runs, sweeps
-from tools import cost, maps
+from tools import cost, lessons, maps
 from tools.lessons import chosen, study
 
 FINISHED = runs.RESULTS / "finished"
@@ -130,16 +131,26 @@ def settle(blocks, phase):
     return [block for block in blocks if block.walk_on(phase)]
 
 
-def write(lesson, blocks):
+def only(rules, blocks):
+    """The blocks with the runs of these rules, by the names of their classes; the blocks keep their numbers."""
+    for block in blocks:
+        block.rules = [rule for rule in block.rules if class_name(rule) in rules]
+        block.lrs = {rule: block.lrs[rule] for rule in block.rules}
+    return blocks
+
+
+def write(lesson, blocks, whole=True):
     """The lesson's made/rates and made/runs, a file a rule; a line of what the last epochs reached."""
     for kind, phases in {"rates": ("search", "confirm"), "runs": ("seeds",)}.items():
-        shutil.rmtree(lesson.made / kind, ignore_errors=True)
         tables: dict[str, list] = {}
         for number, block in enumerate(blocks):
             for frame in (frame for phase in phases for frame in block.frames[phase]):
                 tables.setdefault(class_name(frame.rule[0]), []).append(frame.assign(block=number))
         for name, frames in tables.items():
             write_table(pd.concat(frames, ignore_index=True), lesson.made / kind / f"{name}.csv")
+        for path in (lesson.made / kind).glob("*.csv"):  # last: at no moment is there less than before
+            if whole and path.stem not in tables:
+                path.unlink()
     table = pd.concat(frame for block in blocks for frame in block.frames["seeds"])
     last = table.dropna(subset=["test_accuracy"]).groupby(["sizes", "rule"]).test_accuracy
     print(f"\nlessons/{lesson.stem}/made/runs\n{(100 * last.agg(['mean', 'std', 'min', 'max'])).round(2).to_string()}")
@@ -157,8 +168,7 @@ def write_table(table, path):
     """One file of runs; where they come from several days or machines, the lines on its top name all of them."""
     facts = [f"# {fact}: {' and '.join(sorted(set(table[fact])))}\n" for fact in runs.FACTS]
     rows = table[["block", *table.columns.drop(["block", *runs.FACTS])]].round(DIGITS)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(facts) + rows.to_csv(index=False), encoding="utf-8")
+    lessons.write(path, "".join(facts) + rows.to_csv(index=False))
 
 
 def files_of(blocks, phases=PHASES):
@@ -201,6 +211,7 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("lessons", nargs="*", help="numbers, such as 06; all when none is given")
     parser.add_argument("--fresh", action="store_true", help="forget the finished runs first")
+    parser.add_argument("--rules", nargs="+", help="names of classes: only theirs")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at once (all cores)")
     options = parser.parse_args(arguments)
     cu.setup(seed=0, device="cpu")
@@ -209,7 +220,9 @@ def main(arguments=None):
     if options.fresh:
         shutil.rmtree(FINISHED, ignore_errors=True)
     studies = {lesson: [read_block(**block) for block in study(lesson)["blocks"]] for lesson in chosen(options.lessons)}
-    studies = {lesson: blocks for lesson, blocks in studies.items() if blocks}
+    if options.rules:
+        studies = {lesson: only(options.rules, blocks) for lesson, blocks in studies.items()}
+    studies = {lesson: blocks for lesson, blocks in studies.items() if any(block.rules for block in blocks)}
     announce(studies, options.jobs)
     begin = time.perf_counter()
     with joblib.parallel_config(n_jobs=options.jobs):
@@ -219,8 +232,9 @@ def main(arguments=None):
             while unsettled:
                 unsettled = settle(unsettled, phase)
     for lesson, blocks in studies.items():
-        write(lesson, blocks)
-    note_costs(studies)
+        write(lesson, blocks, whole=not options.rules)
+    if not options.rules:
+        note_costs(studies)
     print(f"\n{(time.perf_counter() - begin) / 60:.1f} minutes")
 
 

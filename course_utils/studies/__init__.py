@@ -1,1 +1,1 @@
-"""What the synthesis lessons export, one module a lesson, written by tools/build.py."""
+"""The runs that lessons export for their studies, one module a lesson, written by tools/build.py."""

@@ -67,6 +67,19 @@ def test_a_rule_has_one_file_with_the_facts_on_top(course, tmp_path):
     assert list(cu.stored_results(96).rule.unique()) == [names[0], names[2], names[1]]  # the registry's order
 
 
+def test_one_rule_alone_leaves_the_other_rules_files_as_they_are(course, tmp_path):
+    names = ["FrozenHidden(FeedbackAlignment(feedback_scale=0.5))", "FeedbackAlignment", "ZIL"]
+    made = course("96", {**BLOCK, "rules": ["ZIL"]} | {"lrs": [0.1]}, {**BLOCK, "rules": names, "lrs": [0.1]})
+    for kind, name in [("runs", "ZIL"), ("rates", "Old")]:
+        (made / kind).mkdir(parents=True)
+        (made / kind / f"{name}.csv").write_text("as it was")
+    results.main(["96", "--jobs", "1", "--rules", "FeedbackAlignment"])
+    assert (made / "runs" / "ZIL.csv").read_text() == (made / "rates" / "Old.csv").read_text() == "as it was"
+    table = sweeps.read_table(made / "runs" / "FeedbackAlignment.csv")
+    assert set(table.block) == {1} and list(table.rule.unique()) == names[:2] and not (made / "cost.yaml").exists()
+    assert len(list((tmp_path / "finished").glob("*.csv"))) == 4  # two seeds of two rows; nothing of ZIL
+
+
 def test_rows_of_two_days_name_both(tmp_path):
     row = {"block": 0, "rule": "ZIL", **dict.fromkeys(runs.FACTS, "as ever")}
     table = pd.DataFrame([row | {"measured": day} for day in ("2026-02-01", "2026-01-01")])
