@@ -84,19 +84,19 @@ def random_genomes(count, codons, length, generator):
     return weights, torch.randint(len(BLOCKS), (count, codons, length), generator=generator)
 
 
-def children_of(weights, blocks, count, generator):
-    """Children of the given parents: codons from two of them, then mutations of blocks and of weights."""
+def children_of(weights, blocks, count, std, generator):
+    """Children of the given parents: each codon from one of two, then mutations, of blocks and (by std) of weights."""
     first, second = torch.randint(len(weights), (2, count), generator=generator)
     swap = torch.rand(count, weights.shape[1], generator=generator) < 0.3
     weights = torch.where(swap, weights[second], weights[first])
     blocks = torch.where(swap[..., None], blocks[second], blocks[first])
     moved = torch.rand(weights.shape, generator=generator) < 0.3
-    weights = weights + moved * 0.1 * torch.randn(weights.shape, generator=generator)
+    weights = weights + moved * std * torch.randn(weights.shape, generator=generator)
     other = torch.randint(len(BLOCKS), blocks.shape, generator=generator)
     return weights, torch.where(torch.rand(blocks.shape, generator=generator) < 1 / 64, other, blocks)
 
 
-def generations(data, seed, inherit=True, codons=16, population=100, parents=20, images=1_000):
+def generations(data, seed, inherit=True, std=0.1, codons=16, population=100, parents=20, images=1_000):
     """Yields each generation's champion, (weights, blocks); inherit False: children are random genomes instead."""
     generator = torch.Generator().manual_seed(seed)
     weights, blocks = random_genomes(population, codons, 8, generator)
@@ -108,7 +108,7 @@ def generations(data, seed, inherit=True, codons=16, population=100, parents=20,
         yield weights[fitter[0]], blocks[fitter[0]]
         weights, blocks, new = weights[fitter], blocks[fitter], population - parents
         if inherit:
-            young = children_of(weights, blocks, new, generator)
+            young = children_of(weights, blocks, new, std, generator)
         else:
             young = random_genomes(new, codons, 8, generator)
         weights, blocks = torch.cat([weights, young[0]]), torch.cat([blocks, young[1]])
@@ -122,10 +122,10 @@ def born(weights, blocks):
     return Backprop(net)
 
 
-def genetic(name, sizes, lr, seed, dataset="mnist", limit=None, test=False, count=200, every=20, **settings):
-    """A row every so many generations, `samples` being evaluations; name "RandomGenomes" is the control."""
+def genetic(name, sizes, lr, seed, dataset="mnist", limit=None, test=False, count=200, every=20):
+    """A row every so many generations, `samples` being evaluations; lr is the std of the weights' mutations."""
     data, rows = resized(load_dataset(dataset, limit=limit, device="cpu"), 16), []
-    champions = itertools.islice(generations(data, seed, name != "RandomGenomes", **settings), count)
+    champions = itertools.islice(generations(data, seed, name == "GeneticAlgorithm", std=lr), count)
     for done, champion in enumerate(champions, 1):
         if done % every == 0:
             rule = born(*champion)
