@@ -1,7 +1,8 @@
-# temp
+# Exported from lessons/05_evolution/lesson.md. Edit the lesson, not this file.
 
 import math
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -192,7 +193,7 @@ class MutationCloud(nn.Module):
         k = self.constants
         self.generations += 1
         faded, gain = 1 - k.c_sigma, math.sqrt(k.c_sigma * (2 - k.c_sigma) * k.mass)
-        self.p_sigma.mul_(faded).add_(gain * self.mean_of(z))  # (9), where z is C^-½ y
+        self.p_sigma.mul_(faded).add_(gain * self.mean_of(z))  # (10), where z is C^-½ y
         length = self.p_sigma.norm() / k.length
         usual = (1.4 + 2 / (self.n + 1)) * (1 - faded ** (2 * self.generations)).sqrt()
         steady = (length < usual).to(length)  # 0 while the path is too long for C to learn from it
@@ -206,7 +207,36 @@ class MutationCloud(nn.Module):
         self.std.mul_((k.c_sigma / k.d_sigma * (length - 1)).exp())  # (12)
 
 
-class CMAES(Rule):
+class FewNumbers:
+    """What a rule needs that mutates all numbers of a small network in one row, or (frozen) those of its readout."""
+
+    net: Any
+    largest = 1_000  # numbers in the network: a covariance holds their square
+
+    @property
+    def perturb_hidden(self):
+        """False: the readout alone mutates. To set it begins with a fresh cloud."""
+        return len(self.mutating) == 2 * self.net.depth
+
+    @perturb_hidden.setter
+    def perturb_hidden(self, value):
+        begin = 0 if value else self.net.depth - 1
+        self.mutating = [*list(self.net.weights)[begin:], *list(self.net.biases)[begin:]]
+        self.counts = [p.numel() for p in self.mutating]
+        if sum(self.counts) > self.largest:
+            raise ValueError(f"net has {sum(self.counts):,} numbers to learn; {self.title} takes {self.largest:,}")
+        self.cloud = self.fresh_cloud(sum(self.counts), self.mutating[0])
+
+    def judge(self, x, y, numbers):
+        """The losses of mutants, (λ,), that are given as rows of numbers (λ, n)."""
+        parts = zip(numbers.split(self.counts, 1), self.mutating, strict=True)
+        mutants = [part.unflatten(1, p.shape) for part, p in parts]
+        weights, biases, moved = list(self.net.weights), list(self.net.biases), len(mutants) // 2
+        weights[-moved:], biases[-moved:] = mutants[:moved], mutants[moved:]
+        return judged(self.net, self.net.activations(x, weights, biases)[-1].mT, y, "loss")
+
+
+class CMAES(FewNumbers, Rule):
     """CMA-ES: mutants from one Gaussian cloud, whose middle, size and shape follow the fitter half of each generation.
 
     Source: Hansen 2016, arXiv:1604.00772; its diagonal form: Ros and Hansen 2008, doi:10.1007/978-3-540-87700-4_30.
@@ -219,63 +249,37 @@ class CMAES(Rule):
     title = "CMA-ES"
     look = ("green", "-")
     lr = 1.0
-    largest = 1_000  # numbers in the network: C holds their square
     population = Knob(20, whole(4), slider=(4, 256, "log"))
     initial_std = Knob(0.3, above(0), slider=(0.01, 3.0, "log"))
     covariance = Knob("full", one_of("full", "diagonal"))
-    plausibility = WeightPerturbation.plausibility | {
-        "non_local": "yes",
-        "signed_error": "no",
-        "cost": "1 forward a mutant",
-    }
+    not_as_there = {"non_local": "yes", "signed_error": "no", "cost": "1 forward a mutant"}
+    plausibility = WeightPerturbation.plausibility | not_as_there
 
     def __init__(self, net, seed=0, **knobs):
         super().__init__(net, seed, **knobs)
         self.perturb_hidden = True
 
-    @property
-    def perturb_hidden(self):
-        """False: the readout alone mutates. To set it begins with a fresh cloud."""
-        return len(self.mutating) == 2 * self.net.depth
+    def fresh_cloud(self, n, like):
+        return MutationCloud(n, self.population, self.initial_std, self.covariance == "diagonal", like)
 
-    @perturb_hidden.setter
-    def perturb_hidden(self, value):
-        begin = 0 if value else self.net.depth - 1
-        self.mutating = [*list(self.net.weights)[begin:], *list(self.net.biases)[begin:]]
-        n = sum(p.numel() for p in self.mutating)
-        if n > self.largest:
-            raise ValueError(f"net has {n:,} numbers to learn; {self.title} takes {self.largest:,}: its C holds n²")
-        diagonal = self.covariance == "diagonal"
-        self.cloud = MutationCloud(n, self.population, self.initial_std, diagonal, like=self.mutating[0])
-
+    @torch.no_grad()
     def generation(self, x, y):
-        """The better half of a generation, draws z and steps (μ, n), the fittest first; and the loss of the mean."""
+        """A generation's better half, draws z and steps (μ, n), the fittest first; the loss of the mean. Fills .grad."""
         loss, mean = self.net.loss(self.net(x), y), torch.cat([p.flatten() for p in self.mutating])
         z, steps = self.cloud.draw(self.generator)
-        parts = (mean + self.cloud.std * steps).split([p.numel() for p in self.mutating], 1)  # (8)
-        mutants = [part.unflatten(1, p.shape) for part, p in zip(parts, self.mutating, strict=True)]
-        weights, biases, depth = list(self.net.weights), list(self.net.biases), len(mutants) // 2
-        weights[-depth:], biases[-depth:] = mutants[:depth], mutants[depth:]
-        out = self.net.activations(x, weights, biases)[-1]  # (λ, batch, classes)
-        fitter = judged(self.net, out.mT, y, "loss").argsort(stable=True)[: len(z) // 2]
-        return z[fitter], steps[fitter], loss
-
-    def teach(self, steps):
+        fitter = self.judge(x, y, mean + self.cloud.std * steps).argsort(stable=True)[: len(z) // 2]  # (8)
+        z, steps = z[fitter], steps[fitter]
         step = self.cloud.std * self.cloud.mean_of(steps)  # (9)
-        for p, part in zip(self.mutating, step.split([p.numel() for p in self.mutating]), strict=True):
+        for p, part in zip(self.mutating, step.split(self.counts), strict=True):
             self.add_grad(p, -part.view_as(p))
+        return z, steps, loss
 
-    @torch.no_grad()
     def backward(self, x, y):
-        _, steps, loss = self.generation(x, y)
-        self.teach(steps)
-        return loss
+        return self.generation(x, y)[-1]
 
-    @torch.no_grad()
     def step(self, x, y, optimizer):
         optimizer.zero_grad(set_to_none=True)
         z, steps, loss = self.generation(x, y)
-        self.teach(steps)
         optimizer.step()
         self.cloud.adapt(z, steps)
         return loss

@@ -1,4 +1,4 @@
-# temp
+# Exported from lessons/05_evolution/lesson.md. Edit the lesson, not this file.
 
 import dataclasses
 import itertools
