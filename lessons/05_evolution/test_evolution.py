@@ -13,6 +13,7 @@ from course_utils.rules import EvolutionStrategy, WeightPerturbation, evolution
 
 EXACT = 1e-12
 LAYER = (6, 5)  # one layer: p = 7 with the bias, q = 5
+GAUSSIAN = NormalDist().pdf
 
 
 def with_module(monkeypatch, name, *change):
@@ -91,7 +92,7 @@ def test_draws_in_parts_are_the_same(monkeypatch):
         monkeypatch.undo()
 
 
-def noise_of(rank, draws=3_000):
+def noise_of(rank, draws=1_500):
     """(projection's distance from 1, variance's from theory) in standard errors; one layer, tiny σ, one pair."""
     net = small_net(LAYER)
     x, y = batch(net)
@@ -116,21 +117,25 @@ def test_without_the_root_of_the_rank_it_is_biased(monkeypatch):
 # ---------------------------------------------------------------- a wide mutation smooths
 
 
-def smoothed(rule_class, std=0.7, draws=200_000):
+def product_bell(z):
+    """What the product of two Gaussians puts in the place of their density φ(z)."""
+    return (z.abs() * torch.special.modified_bessel_k1(z.abs()) / math.pi).item()
+
+
+def smoothed(rule_class, rank=0, bell=GAUSSIAN, std=0.7, draws=200_000):
     """Largest z of the estimate against the closed form for errors of a linear network with two classes."""
     net = small_net((3, 2))
     x, y = batch(net, n=5)
-    found = flat(grads(rule_class(net, perturbation_std=std, draws=draws, rank=0, fitness="errors").double(), x, y))
+    found = flat(grads(rule_class(net, perturbation_std=std, draws=draws, rank=rank, fitness="errors").double(), x, y))
     inputs = torch.cat([x, torch.ones(5, 1).double()], 1)
     sign = 1.0 - 2 * y  # class 0 is right where output 0 leads
     lead = sign * (net(x)[:, 0] - net(x)[:, 1]).detach()
     length = inputs.norm(dim=1) * math.sqrt(2)  # of a, the change of the lead with all weights
-    density = torch.tensor([NormalDist().pdf(z) for z in lead / (std * length)])
+    density = torch.tensor([bell(z) for z in lead / (std * length)])
     one = (-density * sign / (std * length))[:, None] * inputs / 5  # −φ(z) a / (σ‖a‖), the half for class 0
     total = one.sum(0)
     expected = torch.cat([total[:-1], -total[:-1], torch.stack([total[-1], -total[-1]])])
-    # A pair's estimate is at most |ψ| / 2σ.
-    return ((found - expected).abs().max() / (1 / (2 * std * math.sqrt(draws)))).item()
+    return (found - expected).abs().max().item() * 2 * std * math.sqrt(draws)  # a pair's is at most |ψ| / 2σ
 
 
 def test_where_no_gradient_exists_it_climbs_the_smoothed_step():
@@ -139,6 +144,8 @@ def test_where_no_gradient_exists_it_climbs_the_smoothed_step():
         EvolutionStrategy, "/ (2 * self.perturbation_std * self.draws)", "/ (self.perturbation_std * self.draws)"
     )
     assert smoothed(wrong) > 10
+    assert smoothed(EvolutionStrategy, 1, product_bell) < 4.5  # at rank 1 another smoothing, not the Gaussian's
+    assert smoothed(EvolutionStrategy, 1) > 10
 
 
 def test_a_mutation_that_flips_no_answer_teaches_nothing():
@@ -206,7 +213,7 @@ def test_ranks_are_blind_to_every_change_that_keeps_the_order(change):
     assert apart["ranked"] == 0 and apart["raw"] > 1e-3
 
 
-def length_of_ranks(rule_class, pairs, repeats=3_000):
+def length_of_ranks(rule_class, pairs, repeats=1_500):
     """By how many standard errors projection and the rest miss κ_n / ‖g‖ and 0, at a σ where the loss is straight."""
     net = small_net(LAYER)
     x, y = batch(net)
