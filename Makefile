@@ -8,6 +8,8 @@ CODE  := course_utils tools tests lessons
 # For programs that load torch before course_utils can say so; course_utils/__init__.py has the reason.
 export OMP_WAIT_POLICY ?= passive
 export GOMP_SPINCOUNT ?= 2000
+# A sign that a terminal does not have becomes a ?, where it would end the program.
+export PYTHONIOENCODING ?= :replace
 # What Python has compiled it keeps, also where the surroundings forbid it, as containers do: without, every process that
 # makes an optimiser compiles half of torch again, which takes 3 s.
 export PYTHONDONTWRITEBYTECODE :=
@@ -19,8 +21,8 @@ NOTEBOOKS    = $(if $(N),$(N:%=notebooks/%_*.ipynb),notebooks/*.ipynb)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help .venv data lab test beside check lint types spelling build-check clock units notebooks-test browser \
-        build lesson results figures bench cost lock clean
+.PHONY: help .venv data lab test beside check lint types spelling build-check clock units notebooks-test offline browser \
+        build lesson results figures bench cost soak lock audit clean
 
 # An environment made in another folder (the clone was moved), or whose Python has gone, counts as missing.
 $(shell { [ "$$(cat $(STAMP))" = "$$(pwd -P)" ] && $(PY) -c ''; } >/dev/null 2>&1 || rm -f $(STAMP))
@@ -38,7 +40,7 @@ data: $(STAMP)   ## find MNIST, or download it
 
 lab: data        ## open JupyterLab at the first lesson
 	@set -- notebooks/[0-9]*.ipynb; echo "[lab] JupyterLab at $$1 (Ctrl-C twice ends it)"; \
-	 root=; if [ "$$(id -u)" = 0 ]; then root=--allow-root; fi; \
+	 root=; if [ "$$(id -u)" = 0 ]; then root=--allow-root; echo "[lab] better not as root: what a notebook runs is root, too"; fi; \
 	 exec $(PY) -m jupyter lab $$root --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url="/lab/tree/$$1" $(LAB_ARGS)
 
 # A page waits more than it works, so the browser's part runs beside the rest, which takes what it leaves (nice) of the
@@ -86,6 +88,13 @@ notebooks-test: $(STAMP)  ## part of test: nbval runs every lesson from top to b
 	@CI=true OMP_NUM_THREADS=1 IPYTHONDIR="$(CURDIR)/tests/ipython" $(PY) -m pytest $(NOTEBOOKS) \
 	  --nbval-lax --nbval-current-env --nbval-cell-timeout 180 --durations=5 $(TWO_AT_ONCE)
 
+# In a clone, where no data/ is found, and with a proxy that nobody answers: the lessons as they run on a train.
+offline: $(STAMP)  ## every lesson of the last commit on the small digits, without MNIST and without a network (one: N=06)
+	@echo "[offline] nbval: lessons on the stand-in digits"
+	@clone=$$(mktemp -d); trap 'rm -rf "$$clone"' EXIT; git clone --quiet . "$$clone/course" && cd "$$clone/course" && \
+	 export CI=true OMP_NUM_THREADS=1 PYTHONPATH="$$PWD" IPYTHONDIR="$$PWD/tests/ipython" COURSE_DATA= https_proxy=http://127.0.0.1:9 && \
+	 "$(CURDIR)/$(PY)" -m pytest $(NOTEBOOKS) --nbval-lax --nbval-current-env --nbval-cell-timeout 180 $(TWO_AT_ONCE)
+
 browser: $(STAMP)  ## part of test: every lesson's widgets in headless Chromium (one: N=06; PAGES=1 keeps pictures of whole pages)
 	@echo "[browser] lessons in JupyterLab and Notebook 7, in headless Chromium"
 	@OMP_NUM_THREADS=1 N="$(N)" PAGES="$(PAGES)" $(PY) -m pytest tests/browser -m browser -rs --durations=5 -n 2 --maxschedchunk=1
@@ -118,11 +127,20 @@ cost: $(STAMP)   ## measure every lesson's time and memory (one: make cost N=06)
 	@echo "[cost] running the lessons; keep the machine quiet"
 	@$(PY) -m tools.cost $(N)
 
+soak: $(STAMP)   ## does memory stay? 200 runs of a playground, 10,000 draws of the statistics (minutes)
+	@echo "[soak] memory"
+	@$(PY) -m tools.soak memory
+
 # Pins already there are kept; `make lock LOCK_ARGS=--upgrade` takes the newest of everything.
 lock: $(STAMP)   ## pin requirements.lock anew from pyproject.toml (needs uv)
 	@echo "[lock] pinning requirements.lock"
 	@uv="$$(command -v uv || echo .venv/bin/uv)"; "$$uv" pip compile --quiet --universal --python-version 3.11 pyproject.toml \
 	  --extra lab --group dev --no-emit-index-url --no-header --no-annotate -o requirements.lock $(LOCK_ARGS)
+
+# pip-audit is no package of the course: pipx fetches it, which the runners of the weekly job have.
+audit:           ## hold the pins of requirements.lock against known vulnerabilities (needs pipx and a network)
+	@echo "[audit] pip-audit on requirements.lock"
+	@pipx run pip-audit --disable-pip --no-deps -r requirements.lock
 
 clean:           ## remove pages, screenshots and caches (.venv and data/ stay)
 	@echo "[clean] removing html/, screenshots/ and caches"

@@ -1,6 +1,12 @@
 """Tools of the course *Without Backprop*: one line of a training loop, `rule.backward(x, y)`, many rules."""
 
 import os
+import sys
+
+# A ✓ on a terminal that has no such sign becomes a ?, where it would end the program.
+for stream in (sys.stdout, sys.stderr):
+    if hasattr(stream, "reconfigure"):
+        stream.reconfigure(errors="replace")
 
 # torch's threads by default wait for their next piece of work in a busy loop. When another program wants the cores
 # (a browser, a second notebook), that makes a training step ten times slower; never to spin makes a quiet machine
@@ -9,11 +15,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 from course_utils import costs, metrics, plots, rules
-from course_utils.data import load_dataset
+from course_utils.data import Dataset, load_dataset
 from course_utils.device import setup
 from course_utils.exercises import check, check_update
 from course_utils.history import History
-from course_utils.network import MLP
+from course_utils.network import MLP, Net
 from course_utils.playground import Playground as playground  # a lesson calls it like a function
 from course_utils.playground import under_slider
 from course_utils.report import environment

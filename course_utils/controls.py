@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from course_utils.doors import check_rule
 from course_utils.rule import Rule
 
 
@@ -13,6 +14,7 @@ class Around(nn.Module):
     """
 
     def __init__(self, rule):
+        check_rule(rule)
         super().__init__()
         self.rule = rule
 
@@ -41,14 +43,18 @@ class FrozenHidden(Around):
 
     Only the readout learns, on top of random features. A rule that does not beat this control has taught its hidden
     layers nothing. A rule that perturbs hidden units declares `perturb_hidden`; here it is turned off. A rule that
-    trains parameters besides the network's says which are hidden (`hidden_parameters`), or it is refused.
+    trains parameters that are not in its `taught` says which are hidden (`hidden_parameters`), or it is refused.
     """
 
     def __init__(self, rule):
         super().__init__(rule)
-        its_own = {id(p) for p in rule.parameters()} - {id(p) for p in rule.net.parameters()}
+        known = [*rule.net.parameters(), *(p for _, p in rule.taught())]
+        its_own = {id(p) for p in rule.parameters()} - {id(p) for p in known}
         if its_own and getattr(rule.hidden_parameters, "__func__", None) is Rule.hidden_parameters:
-            raise ValueError(f"{rule.title} trains parameters of its own; say in hidden_parameters() which are hidden")
+            raise ValueError(
+                f"{rule.title} trains parameters of its own; say in taught() what they are, or in hidden_parameters() "
+                "which are hidden"
+            )
         self.title = f"{rule.title}, hidden layers frozen"
         if hasattr(rule, "perturb_hidden"):
             rule.perturb_hidden = False

@@ -14,6 +14,7 @@ from torch.utils.flop_counter import flop_registry
 
 from course_utils import training
 from course_utils.device import current_device
+from course_utils.doors import check_rule
 from course_utils.metrics import no_trace
 
 LR = 1e-3  # small: timed steps see one batch again and again, and the weights must stay ordinary numbers
@@ -28,6 +29,7 @@ def of_update(rule, x, y, optimizer=None, repeats=20):
     tensors alive at once at the worst moment, over what was there before (weights, images, state of the optimiser).
     kept: bytes of the rule's own parameters and buffers, the network's not counted. optimizer None: that of `sgd`.
     """
+    check_rule(rule)
     optimizer = sgd(rule) if optimizer is None else optimizer
     state, step = copy.deepcopy(optimizer.state_dict()), partial(rule.step, x, y, optimizer)
     try:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-from course_utils.checks import or_none, require, whole
+from course_utils.checks import check_seed, or_none, require, whole
 
 # What is added to a seed for each purpose, so that no two of a run meet the same random numbers. (The order of the
 # images shares the weights' seed: whole numbers without repetition and Gaussian ones have nothing in common.)
@@ -39,9 +39,9 @@ def setup(seed=0, device=None, threads=None):
     choice. ValueError for a device this machine does not have, a negative seed or fewer than one thread.
     """
     global _current
-    seed = require("seed", seed, whole(0, 2**32 - 1))  # NumPy takes no more
+    seed = check_seed(seed)
     threads = require("threads", threads, or_none(whole(1)))
-    _current = _choose(device)
+    _current = choose(device)
     if threads is not None:
         torch.set_num_threads(threads)
     for plant in (random.seed, np.random.seed, torch.manual_seed):
@@ -58,7 +58,7 @@ def use_device(device, threads):
     """Inside: that device and so many CPU threads of torch, as a sweep's cells have them; afterwards as before."""
     global _current
     before, had = _current, torch.get_num_threads()
-    _current = _choose(device)
+    _current = choose(device)
     torch.set_num_threads(threads)
     try:
         yield
@@ -67,7 +67,8 @@ def use_device(device, threads):
         torch.set_num_threads(had)
 
 
-def _choose(device):
+def choose(device):
+    """The torch.device of a name, None for the best there is; ValueError for one that this machine does not have."""
     cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0  # a driver may be too old for those it counts
     counts = {"cuda": cuda, "mps": torch.mps.device_count(), "cpu": 1}
     here = [name for name, count in counts.items() if count]

@@ -1,9 +1,9 @@
 """One run of a rule, steered while it trains, and the code that repeats it. Knows no widgets."""
 
-import inspect
-
 from course_utils import rules
+from course_utils.doors import takes_seed
 from course_utils.network import MLP
+from course_utils.plots import judged_by
 from course_utils.settings import Schedule, Settings
 from course_utils.training import steps
 
@@ -22,7 +22,7 @@ class LiveRun:
         if clash := sorted({*LIVE, "knobs"} & set(training)):
             raise ValueError(f"training holds {', '.join(clash)}, which the sliders set; leave it out there")
         knobs = {name: value for name, value in settings.items() if name not in LIVE}
-        if "seed" in inspect.signature(rule_class).parameters:
+        if takes_seed(rule_class):
             knobs = {"seed": training["seed"], **knobs}
         if units := knobs.pop("hidden_units", None):
             sizes = [sizes[0], *[units] * (len(sizes) - 2), sizes[-1]]
@@ -65,8 +65,10 @@ class LiveRun:
         seen = f"{self.history.samples:,} of {planned:,.0f} training images seen"
         angles = frame.filter(like="angle_").ffill().iloc[-1].dropna()
         words = [f"angle of layer {name[6:]}: {angle:.0f}°" for name, angle in angles.items()]
-        accuracy = f"validation accuracy {frame.val_accuracy.iloc[-1]:.1%}"
-        return " · ".join([self.history.message or seen, accuracy, *words])
+        last, measure = frame.iloc[-1], judged_by(frame)
+        score = f"validation {measure[4:]} {last[measure]:{'.1%' if measure == 'val_accuracy' else '.4g'}}"
+        own = [f"{name}: {last[name]:.4g}" for name in self.history.settings.metrics or ()]
+        return " · ".join(filter(None, [self.history.note, self.history.message or seen, score, *own, *words]))
 
 
 def _keywords(arguments):

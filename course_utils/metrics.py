@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from course_utils.checks import or_none, require, whole
-from course_utils.network import true_gradient
+from course_utils.checks import check_seed, or_none, require, whole
+from course_utils.doors import check_net, check_rule, untaught
 
 __all__ = [
     "alignment_angle",
@@ -57,14 +57,54 @@ def chance_band(dimensions):
     return 90 - half, 90 + half
 
 
+def true_gradient(net, x, y):
+    """Autograd's gradient of net.loss at (x, y), without activity noise: a tensor a parameter, weights then biases.
+
+    Zeros for parameters with requires_grad False.
+    """
+    check_net(net, "true_gradient")
+    parameters = [*net.weights, *net.biases]
+    asked = [p for p in parameters if p.requires_grad]
+    noise, net.activity_noise = getattr(net, "activity_noise", 0.0), 0.0
+    try:
+        with torch.enable_grad():
+            loss = net.loss(net.activations(x)[-1], y)
+            found = iter(torch.autograd.grad(loss, asked, materialize_grads=True) if asked else ())
+            return [next(found) if p.requires_grad else torch.zeros_like(p) for p in parameters]
+    finally:
+        net.activity_noise = noise
+
+
 def gradients(net):
-    """What `.grad` holds now, one tensor a parameter; zeros where a rule does not teach it."""
-    return [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in net.parameters()]
+    """What `.grad` holds now, a tensor a parameter, weights then biases; zeros where a rule does not teach it."""
+    check_net(net, "gradients")
+    return _filled([*net.weights, *net.biases])
 
 
-def layer_angles(net, update, reference):
-    """Angle of each layer's update (W and b together) to the reference; both lists run as net.parameters()."""
-    pairs = zip(_by_layer(net, update), _by_layer(net, reference), strict=True)
+def estimate_of(rule):
+    """What `.grad` holds now, a tensor for each of `rule.taught()`; zeros where nothing was filled."""
+    return _filled([p for _, p in rule.taught()])
+
+
+def _filled(parameters):
+    return [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in parameters]
+
+
+def reference_of(rule, x, y):
+    """The rule's `reference_gradient`; ValueError where it is none of what the rule teaches."""
+    reference = rule.reference_gradient(x, y)
+    shapes, taught = [tuple(g.shape) for g in reference], [tuple(p.shape) for _, p in rule.taught()]
+    if shapes != taught:
+        raise ValueError(f"{rule.title}.reference_gradient has shapes {shapes}, and what taught() lists {taught}")
+    return reference
+
+
+def layer_angles(taught, update, reference):
+    """Angle of each layer's update (W and b together) to the reference.
+
+    taught: a network, both lists then run as `true_gradient` does; or a rule, and they run as its `taught` does.
+    """
+    pairs = zip(_by_layer(taught, update), _by_layer(taught, reference), strict=True)
     return [alignment_angle(u, r) for u, r in pairs]
 
 
@@ -99,11 +139,12 @@ def gradient_statistics(rule, x, y, draws=100, batch_size=None, seed=0):
     error from 10 blocks (jackknife). A layer whose true gradient is 0 reads NaN.
     Memory does not grow with draws. Raises ValueError for too few draws or a batch larger than the data.
     """
-    require("draws", draws, whole(2 * BLOCKS))  # fewer cannot tell bias from variance
-    require("batch_size", batch_size, or_none(whole(1, len(x))))
+    check_rule(rule)
+    draws = require("draws", draws, whole(2 * BLOCKS))  # fewer cannot tell bias from variance
+    batch_size = require("batch_size", batch_size, or_none(whole(1, len(x))))
     rounding = 100 * torch.finfo(rule.net.weights[0].dtype).eps  # a bias below is the arithmetic's, not the rule's
-    sums = [_Sums(g, rounding) for g in _vectors(rule.net, rule.reference_gradient(x, y))]
-    picker = torch.Generator().manual_seed(seed)
+    sums = [_Sums(g, rounding) for g in _vectors(rule, reference_of(rule, x, y))]
+    picker = torch.Generator().manual_seed(check_seed(seed))
     with no_trace(rule):
         for draw in range(draws):
             rule.zero_grad()
@@ -111,7 +152,9 @@ def gradient_statistics(rule, x, y, draws=100, batch_size=None, seed=0):
             if batch_size is not None:
                 some = torch.randperm(len(x), generator=picker)[:batch_size].to(x.device)
             rule.backward(x[some], y[some])
-            for layer_sums, estimate in zip(sums, _vectors(rule.net, gradients(rule.net)), strict=True):
+            if draw == 0 and (sentence := untaught(rule)):
+                raise ValueError(sentence)
+            for layer_sums, estimate in zip(sums, _vectors(rule, estimate_of(rule)), strict=True):
                 layer_sums.add(estimate, draw % BLOCKS)
     names = [*map(str, range(1, len(sums))), "all"]
     return pd.DataFrame([{"layer": name, **s.statistics()} for name, s in zip(names, sums, strict=True)])
@@ -185,13 +228,22 @@ def _vector(tensors):
     return flat.cpu().double() if flat.device.type == "mps" else flat.double()  # Apple's mps has no float64
 
 
-def _by_layer(net, tensors):
-    """Regroup a list that runs as net.parameters() (all weights, then all biases) into [W_l, b_l] pairs."""
-    tensors = list(tensors)
-    return list(zip(tensors[: net.depth], tensors[net.depth :], strict=True))
+def layer_sizes(taught):
+    """How many numbers each layer of a network holds, weights and biases; or each layer that a rule has taught."""
+    parameters = [p for _, p in taught.taught()] if hasattr(taught, "taught") else [*taught.weights, *taught.biases]
+    return [sum(p.numel() for p in layer) for layer in _by_layer(taught, parameters)]
 
 
-def _vectors(net, tensors):
+def _by_layer(taught, tensors):
+    """The tensors of each layer: [[W_1, b_1], …] of a list that runs as the rule's `taught`, or as the network's."""
+    places = [l for l, _ in taught.taught()] if hasattr(taught, "taught") else [*range(taught.depth)] * 2
+    layers: dict = {l: [] for l in sorted(places)}
+    for l, tensor in zip(places, tensors, strict=True):
+        layers[l].append(tensor)
+    return list(layers.values())
+
+
+def _vectors(rule, tensors):
     """A vector of each layer's numbers, W and b together, and one of all."""
-    layers = [_vector(pair) for pair in _by_layer(net, tensors)]
+    layers = [_vector(layer) for layer in _by_layer(rule, tensors)]
     return [*layers, torch.cat(layers)]

@@ -5,6 +5,7 @@ The maths and the code count layers alike but for one: net.weights[l] is W_{l+1}
 """
 
 import math
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -55,6 +56,24 @@ def _linear(h, w, b):
     return F.linear(h, w, b) if w.ndim == 2 else torch.matmul(h, w.mT) + b.unsqueeze(-2)
 
 
+class Net(Protocol):
+    """What rules, metrics and controls ask of a network, an nn.Module: `MLP` has it, and so may one of your own.
+
+    weights, biases: for each layer a parameter, of any shape, from the first layer to the readout. The methods: as
+    those of `MLP`. What else a rule asks for (`random_feedback`, …) it says in a sentence.
+    """
+
+    weights: Any
+    biases: Any
+
+    @property
+    def depth(self) -> int: ...
+    def activations(self, x): ...
+    def derivative(self, h): ...
+    def output_error(self, out, y): ...
+    def loss(self, out, y): ...
+
+
 class LayerParameters(nn.ParameterList):
     """One parameter a layer. nn.ParameterList looks each up by its name, every time; a small step feels it."""
 
@@ -78,12 +97,11 @@ class MLP(nn.Module):
 
     def __init__(self, sizes, activation="relu", loss="cross_entropy", seed=0, init="gaussian", device=None):
         super().__init__()
-        checks.check_sizes(sizes)
+        sizes, seed = checks.check_sizes(sizes), checks.check_seed(seed)
         checks.check_name("activation", activation, ACTIVATIONS)
         checks.check_name("loss", loss, LOSSES)
         checks.check_name("init", init, INITS)
-        checks.check_seed(seed)
-        self.sizes, self.activation_name, self.loss_name, self.init = list(sizes), activation, loss, init
+        self.sizes, self.activation_name, self.loss_name, self.init = sizes, activation, loss, init
         self._f, self._derivative = ACTIVATIONS[activation]
         self.activity_noise = 0.0  # std of the noise on hidden pre-activations; set by the training loop
         self.noise_seed = 0  # of this step's noise: all passes of one step meet the same noise
@@ -162,6 +180,8 @@ class MLP(nn.Module):
 
     def offsets(self, x):
         """What each layer adds to its product: b_l and, while training, this step's activity noise for these x."""
+        if torch.is_autocast_enabled(x.device.type):
+            raise ValueError("autocast is on, but neurons settle in one precision: net.bfloat16() and x.bfloat16() do")
         noises = self.draw_activity_noise(x)
         return [b if noise is None else b + noise for b, noise in zip(self.biases, noises, strict=True)]
 
@@ -201,13 +221,3 @@ class MLP(nn.Module):
     def check_target(self, out, y):
         """Raise ValueError unless y is (batch,) int64 in range, or floating (batch, classes), for these outputs."""
         checks.check_target(y, out, self.loss_name)
-
-
-def true_gradient(net, x, y):
-    """Autograd's gradient of net.loss at (x, y), without activity noise: one tensor a parameter, in order."""
-    noise, net.activity_noise = net.activity_noise, 0.0
-    try:
-        with torch.enable_grad():
-            return list(torch.autograd.grad(net.loss(net(x), y), list(net.parameters())))
-    finally:
-        net.activity_noise = noise

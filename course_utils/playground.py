@@ -14,6 +14,7 @@ from IPython.core.pylabtools import print_figure
 from matplotlib.figure import Figure
 
 from course_utils import plots
+from course_utils.checks import check_dataset
 from course_utils.history import History
 from course_utils.live import LIVE, LiveRun
 from course_utils.rule import Rule
@@ -37,9 +38,12 @@ class Playground(widgets.VBox):
     def __init__(self, rule_class, data, sizes=None, epochs=3, seed=0, training=None, **network):
         if not (isinstance(rule_class, type) and issubclass(rule_class, Rule)):
             raise ValueError(f"rule_class is {rule_class!r}; it must be a class derived from cu.Rule")
+        check_dataset(data)
         self.rule_class, self.data = rule_class, data
-        self.sizes = sizes or [data.x_train.shape[1], 128, int(data.y_train.max()) + 1]
-        self.network = {"seed": seed, **network}
+        values = data.y_train.is_floating_point()
+        outputs = data.y_train.shape[1] if values else int(data.y_train.max()) + 1
+        self.sizes = sizes or [data.x_train.shape[1], 128, outputs]
+        self.network = {"seed": seed, **({"loss": "squared_error"} if values else {}), **network}
         every = max(1, min(2_500, len(data.x_train) // 4))
         probing = {"eval_every": every, "probe_every": max(1, every // 4)}
         self.training = {"epochs": epochs, "schedule": "constant", "seed": seed, **probing, **(training or {})}

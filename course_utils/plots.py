@@ -8,7 +8,7 @@ from itertools import cycle
 
 import numpy as np
 
-from course_utils.metrics import chance_band
+from course_utils.metrics import chance_band, layer_sizes
 from course_utils.rule import LOOKS
 from course_utils.settings import Schedule
 
@@ -31,7 +31,12 @@ NO_RULES = {"Frozen hidden": ("grey", ":"), "Softmax regression": ("orange", "-.
 _OTHERS = [("red", "-."), ("green", "long dashes"), ("orange", "dash dot"), ("purple", "--"), ("sky", "-")]
 LAYER_STYLES = [(BLUE, "-"), (RED, "--"), (GREEN, "-."), (PURPLE, ":"), (ORANGE, "-"), (SKY, "--")]
 PALE = [(ORANGE, "--"), (GREEN, "-."), (PURPLE, ":"), (SKY, (0, (5, 1)))]  # earlier runs
-UNITS = {"samples": "training images seen", "seconds": "training time (s)", "val_accuracy": "validation accuracy (%)"}
+UNITS = {
+    "samples": "training images seen",
+    "seconds": "training time (s)",
+    "val_accuracy": "validation accuracy (%)",
+    "val_loss": "validation loss",
+}
 
 
 def style(title):
@@ -43,34 +48,57 @@ def style(title):
     return {"color": COLORS.get(color, color), "linestyle": LINES.get(line, line)}
 
 
+def as_text(title):
+    """A title as Matplotlib shows it letter by letter: $ would begin maths there, a leading _ hide it from legends."""
+    return (" " if title.startswith("_") else "") + title.replace("$", r"\$")
+
+
 def curves(ax, histories):
-    """Draw {label: History or frame} as validation accuracy, in percent, against training images seen."""
+    """Draw {label: History or frame} as validation accuracy, in percent, against training images seen.
+
+    Where targets are values, which have no accuracy, as validation loss.
+    """
+    measure = "val_accuracy"
     for name, history in histories.items():
         frame = getattr(history, "frame", history)
-        ax.plot(frame.samples, 100 * frame.val_accuracy, label=name, linewidth=1.8, **style(name))
-    ax.set(xlabel=UNITS["samples"], ylabel=UNITS["val_accuracy"])
+        measure = judged_by(frame)
+        ax.plot(frame.samples, _shown(frame, measure), label=as_text(name), linewidth=1.8, **style(name))
+    ax.set(xlabel=UNITS["samples"], ylabel=UNITS[measure])
     dress(ax)
+
+
+def judged_by(frame):
+    """The column that says how well a run did: "val_accuracy", or "val_loss" where targets are values."""
+    return "val_loss" if frame.val_accuracy.isna().all() and frame.val_loss.notna().any() else "val_accuracy"
+
+
+def _shown(frame, measure):
+    return 100 * frame.val_accuracy if measure == "val_accuracy" else frame[measure]
 
 
 def stored_band(ax, frame, name):
     """The range over seeds of a stored results frame (one rule), with the mean as a thin line, in percent."""
     over_seeds = 100 * frame.groupby("samples").val_accuracy.agg(["min", "mean", "max"])
     look = style(name)
-    label = f"{name}: {frame.seed.nunique()} stored seeds, {frame.device.iloc[0]}, {frame.measured.iloc[0]}"
+    label = f"{as_text(name)}: {frame.seed.nunique()} stored seeds, {frame.device.iloc[0]}, {frame.measured.iloc[0]}"
     pale = {"color": look["color"], "alpha": 0.2, "linewidth": 0}
     ax.fill_between(over_seeds.index, over_seeds["min"], over_seeds["max"], label=label, **pale)
     ax.plot(over_seeds["mean"], linewidth=0.7, **look)
 
 
 def angles(ax, history, net):
-    """Angle of each layer's estimate to the true gradient, over the band where 95 % of random directions lie."""
+    """Angle of each layer's estimate to the true gradient, over the band where 95 % of random directions lie.
+
+    net: the network, or a rule with layers of its own.
+    """
     frame = getattr(history, "frame", history)
     if "angle_1" not in frame:
         raise ValueError("this history holds no angles; train with probe_every=…, a number of samples")
-    for l, (color, line) in zip(range(1, net.depth + 1), cycle(LAYER_STYLES), strict=False):
+    sizes = layer_sizes(net)
+    for l, (color, line) in zip(range(1, len(sizes) + 1), cycle(LAYER_STYLES), strict=False):
         angle = frame.set_index("samples")[f"angle_{l}"].dropna()
         ax.plot(angle, color=color, linestyle=line, linewidth=1.8, label=f"layer {l}")
-    draw_chance_band(ax, min(w.numel() + len(w) for w in net.weights))  # the widest: of the smallest layer, with biases
+    draw_chance_band(ax, min(sizes))  # the widest: of the smallest layer, with biases
     ax.set(xlabel=UNITS["samples"], ylabel="angle to the true gradient (°)", ylim=(-4, 124), yticks=range(0, 121, 30))
     dress(ax)
 
@@ -105,19 +133,22 @@ def runs(figure, rule, shown, samples, warning=""):
     left, right = figure.add_axes((0.065, 0.39, 0.41, 0.54)), figure.add_axes((0.555, 0.39, 0.41, 0.54))
     _, first, frame = shown[0]
     differ = [name for name in first if len({str(settings[name]) for _, settings, _ in shown}) > 1] or ["lr"]
+    measure = judged_by(frame)
     curves(left, {rule.title: frame})
     left.lines[0].set_label(f"this run: {_settings_in_words(first, differ)}")
-    layers = [f"angle_{l + 1}" for l in range(rule.net.depth)]
-    angles(right, frame.reindex(columns=[*frame.columns.union(layers)]), rule.net)
+    layers = [f"angle_{l}" for l, _ in enumerate(layer_sizes(rule), 1)]
+    angles(right, frame.reindex(columns=[*frame.columns.union(layers)]), rule)
     for (color, line), settings, frame in shown[1:]:
         label = _settings_in_words(settings, differ)
         pale = {"color": color, "alpha": 0.5, "linewidth": 1.2}
-        left.plot(frame.samples, 100 * frame.val_accuracy, linestyle=line, label=label, **pale)
+        left.plot(frame.samples, _shown(frame, measure), linestyle=line, label=label, **pale)
         for layer, (_, line) in zip(frame.filter(like="angle_"), cycle(LAYER_STYLES), strict=False):
             right.plot(frame.samples, frame[layer], linestyle=line, **pale)
-    left.set(ylim=(-2, 102), yticks=range(0, 101, 20), xlim=(0, samples))
+    left.set_xlim(0, samples)
+    if measure == "val_accuracy":
+        left.set(ylim=(-2, 102), yticks=range(0, 101, 20))
     right.set_xlim(0, samples)
-    left.set_title(rule.title, loc="left", fontsize="medium")
+    left.set_title(as_text(rule.title), loc="left", fontsize="medium")
     look = {"ha": "center", "va": "center", "color": RED, "backgroundcolor": "white", "transform": left.transAxes}
     left.text(0.5, 0.5, textwrap.fill(warning, 38), **look)
     small = {"frameon": False, "fontsize": "small"}

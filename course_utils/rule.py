@@ -7,7 +7,9 @@ from torch import nn
 
 from course_utils.checks import above, at_least, between, check_seed, one_of, require, whole
 from course_utils.device import stream
-from course_utils.network import true_gradient
+from course_utils.doors import asks_of_net, check_net
+from course_utils.feedback import FeedbackWeights
+from course_utils.metrics import true_gradient
 
 __all__ = ["FeedbackWeights", "Knob", "Rule", "above", "at_least", "between", "one_of", "whole"]
 
@@ -70,11 +72,11 @@ class Rule(nn.Module):
     the rule changes (feedback weights on their own clock, say) belongs in `step`. Its settings are `Knob`s; its
     __init__, where it needs one, takes (self, net, seed=0, **knobs) and hands them on.
 
-    net: the `MLP`. seed: int ≥ 0, for the rule's own `generator`. knobs: values by name; TypeError for others.
-    Parameters and buffers that the rule registers travel in `state_dict()`. Class attributes: title; look, the colour
-    and line of its curves; lr, a good default for SGD with momentum 0.9; plausibility, a word for each of `CRITERIA`;
-    loss_name, when `backward` returns another objective than `net.loss`. Made from the class: knobs, {name: Knob}, and
-    live_knobs, the names of those that may move while training runs.
+    net: an `MLP`, or a `Net` of one's own. seed: int ≥ 0, for the rule's own `generator`. knobs: values by name;
+    TypeError for others. Parameters, buffers and the generator travel in `state_dict()`. Class attributes: title;
+    look, the colour and line of its curves; lr, a good default for SGD with momentum 0.9; plausibility, a word for
+    each of `CRITERIA`; loss_name, when `backward` returns another objective than `net.loss`. Made from the class:
+    knobs, {name: Knob}, and live_knobs, the names of those that may move while training runs.
     """
 
     title = "Rule"
@@ -91,8 +93,12 @@ class Rule(nn.Module):
             raise ValueError(f"{cls.__name__}.knobs: declare each in the class, as in decay = Knob(0.1, above(0))")
         # Parents' knobs first; a plain value in a subclass takes the place of a parent's knob, which is then none.
         names = dict.fromkeys(name for base in reversed(cls.__mro__) for name in vars(base))
+        if "__init__" in vars(cls):
+            cls.__init__ = asks_of_net(cls.__init__)  # type: ignore[method-assign]
         cls.knobs = {name: knob for name in names if isinstance(knob := getattr(cls, name, None), Knob)}
         cls.live_knobs = tuple(name for name, knob in cls.knobs.items() if knob.live)
+        require(f"{cls.__name__}.title", cls.title, ("a text", lambda title: isinstance(title, str)))
+        require(f"{cls.__name__}.lr", cls.lr, above(0))
         for column, word in cls.plausibility.items() if isinstance(cls.plausibility, dict) else ():
             words = CRITERIA.get(column, ())
             if words is not None and word not in words:
@@ -103,7 +109,8 @@ class Rule(nn.Module):
 
     def __init__(self, net, seed=0, **knobs):
         super().__init__()
-        check_seed(seed)
+        seed = check_seed(seed)
+        check_net(net, self.title)
         if unknown := set(knobs) - set(self.knobs):
             has = ", ".join(self.knobs) or "none"
             raise TypeError(f"{type(self).__name__} has no knob {', '.join(sorted(unknown))}; its knobs are: {has}")
@@ -126,68 +133,63 @@ class Rule(nn.Module):
         optimizer.step()
         return loss
 
+    def check_data(self, data):
+        """Raise ValueError for data that this rule cannot learn from; `train` asks before the first step."""
+
     @torch.no_grad()
     def predict(self, x):
         """Scores (batch, classes) whose argmax is the class."""
-        return self.net(x)
+        return self.net.activations(x)[-1]
+
+    def taught(self):
+        """(layer, parameter) of all that is taught and held against a gradient; layers run from 1 to the readout.
+
+        A rule with weights of its own in place of the network's says so here, and where they stand.
+        """
+        return [(l, p) for group in (self.net.weights, self.net.biases) for l, p in enumerate(group, 1)]
 
     def hidden_parameters(self):
-        """The parameters that the frozen control keeps still: all weights and biases but the readout's."""
-        return [p for group in (self.net.weights, self.net.biases) for p in list(group)[:-1]]
+        """The parameters that the frozen control keeps still: all that are taught but those of the last layer."""
+        taught = self.taught()
+        return [p for l, p in taught if l < max(taught, key=lambda pair: pair[0])[0]]
 
     def parameter_groups(self, lr):
         """What `train` gives the optimiser, for layers that want different rates: groups as torch.optim takes them."""
         return [{"params": list(self.parameters()), "lr": lr}]
 
     def reference_gradient(self, x, y):
-        """What the rule's estimates are held against: autograd's gradient of net.loss, a tensor a parameter of net.
+        """What the rule's estimates are held against: autograd's gradient of net.loss, in the order of `taught`.
 
         A rule that follows another gradient (a recurrent network's, say) returns that one.
         """
         return true_gradient(self.net, x, y)
 
     def add_grad(self, parameter, gradient):
-        """Add a gradient to `parameter.grad` as PyTorch does. The tensor is taken over: do not write into it after."""
+        """Add a gradient to `parameter.grad` as PyTorch does, unless the parameter has requires_grad False.
+
+        The tensor is taken over: do not write into it after, and hand a clone to a second parameter.
+        """
         if gradient.shape != parameter.shape:
             raise ValueError(f"gradient has shape {tuple(gradient.shape)}, its parameter {tuple(parameter.shape)}")
+        if not parameter.requires_grad:
+            return
+        gradient = gradient.detach().to(parameter.dtype)  # autocast makes half precision of it
         if parameter.grad is None:
             # In plain order, because torch's fused optimisers misread a transposed or expanded tensor without a word.
-            parameter.grad = gradient.detach().contiguous()
+            parameter.grad = gradient.contiguous()
         else:
             # Not in place: two parameters may have been given the same tensor, as in Kolen–Pollack.
-            parameter.grad = parameter.grad + gradient.detach()
+            parameter.grad = parameter.grad + gradient
 
+    # What PyTorch calls to let the generator travel with the weights.
 
-class FeedbackWeights(nn.Module):
-    """A list of the tensors that stand for net.weights[l] going back: `feedback[l]`, with `feedback[0]` None.
+    def get_extra_state(self):
+        return self.generator.get_state()
 
-    nn.ParameterList cannot hold buffers; this list holds both. A Parameter in it is trained by the optimiser, a
-    plain tensor is a buffer. Both travel in `state_dict()` and move with `.to(device)`. Assigning copies the
-    value, so that an edited feedback never shares memory with the weights.
-    """
+    def set_extra_state(self, state):
+        if state.shape == self.generator.get_state().shape:  # that of another kind of device says nothing here
+            self.generator.set_state(state.cpu())
 
-    def __init__(self, tensors):
-        super().__init__()
-        self._length = len(tensors)
-        for l, tensor in enumerate(tensors):
-            as_it_is = tensor is None or isinstance(tensor, nn.Parameter)
-            setattr(self, str(l), tensor if as_it_is else nn.Buffer(tensor.detach().clone()))
-
-    def __len__(self):
-        return self._length
-
-    def __getitem__(self, l):
-        return getattr(self, str(range(self._length)[l]))
-
-    def __iter__(self):
-        return map(self.__getitem__, range(self._length))
-
-    @torch.no_grad()
-    def __setitem__(self, l, value):
-        old = self[l]
-        if old is None:
-            raise ValueError(f"feedback_weights[{l}] is None and stays so: nothing goes back to the input")
-        if not isinstance(value, torch.Tensor) or old.shape != value.shape:
-            got = tuple(value.shape) if isinstance(value, torch.Tensor) else f"a {type(value).__name__}"
-            raise ValueError(f"feedback_weights[{l}] is a tensor of shape {tuple(old.shape)}; got {got}")
-        old.copy_(value)
+    def _load_from_state_dict(self, state_dict, prefix, *rest):
+        state_dict.setdefault(f"{prefix}_extra_state", self.get_extra_state())  # not in states saved before 0.3
+        super()._load_from_state_dict(state_dict, prefix, *rest)

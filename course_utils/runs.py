@@ -3,7 +3,6 @@
 import ast
 import datetime
 import functools
-import inspect
 import platform
 import subprocess
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from course_utils import rules
 from course_utils.controls import FrozenHidden
 from course_utils.data import load_dataset
+from course_utils.doors import takes_seed
 from course_utils.network import MLP
 from course_utils.training import evaluate, train
 
@@ -26,16 +26,16 @@ SCHEMA += ["test_accuracy", *FACTS]
 
 def make_rule(name, sizes, seed, knobs=None, **network):
     """A fresh network and rule. name: "Backprop", "FeedbackAlignment(feedback_scale=0.5)", "FrozenHidden(…)" of
-    such a one for the control, or a class; knobs: more arguments for the rule."""
+    such a one for the control, a class, or a function (net, seed) that makes a rule; knobs: more arguments for it."""
     if isinstance(name, str) and name.startswith("FrozenHidden(") and name.endswith(")"):
         return FrozenHidden(make_rule(name[len("FrozenHidden(") : -1], sizes, seed, knobs, **network))
-    rule_class, arguments = (name, {}) if isinstance(name, type) else read_call(name)
+    rule_class, arguments = read_call(name) if isinstance(name, str) else (name, {})
     rule_class = rules.ALL.get(rule_class, rule_class)
     if isinstance(rule_class, str):
         known = f"{', '.join(rules.ALL)}, with keyword=value, or FrozenHidden(…) of one"
-        raise ValueError(f"rule is {name!r}; use one of: {known}")
-    taken = inspect.signature(rule_class).parameters.values()
-    if any(p.name == "seed" or p.kind is p.VAR_KEYWORD for p in taken):  # a rule of one's own may have nothing to draw
+        own = "for a rule of your own a function (net, seed) that returns cu.FrozenHidden(Mine(net, seed))"
+        raise ValueError(f"rule is {name!r}; use one of: {known}; {own}")
+    if takes_seed(rule_class):
         arguments = {"seed": seed} | arguments
     return rule_class(MLP(sizes, seed=seed, **network), **arguments, **(knobs or {}))
 
@@ -60,11 +60,16 @@ def one_run(name, sizes, lr, seed, dataset="mnist", limit=None, test=False, netw
 
 
 def run_rule(rule, name, data, lr, seed, test=False, network=None, **training):
-    """As `one_run`, for a rule and data that are made already; name: a string or class, for the column `rule`."""
+    """As `one_run`, for a rule and data that are made already; name: a string or class, for the column `rule`.
+
+    The frame ends with val_loss and test_loss where targets are values, and with a column for each of `metrics`.
+    """
     history = train(rule, data, lr=lr, seed=seed, progress=False, **training)
-    frame = history.frame.assign(test_accuracy=float("nan"))
+    losses = ["val_loss", "test_loss"] if data.y_train.is_floating_point() else []
+    own, tested = [*losses, *(training.get("metrics") or {})], losses[-1] if losses else "test_accuracy"
+    frame = history.frame.assign(**dict.fromkeys({"test_accuracy", tested}, float("nan")))
     if test:
-        frame.loc[frame.index[-1], "test_accuracy"] = evaluate(rule, data.x_test, data.y_test)
+        frame.loc[frame.index[-1], tested] = evaluate(rule, data.x_test, data.y_test)
     facts = {
         "rule": name if isinstance(name, str) else name.__name__,
         "dataset": data.name,
@@ -74,7 +79,7 @@ def run_rule(rule, name, data, lr, seed, test=False, network=None, **training):
         "noise": training.get("input_noise", 0.0) or training.get("activity_noise", 0.0),
         **provenance(data.x_train.device),
     }
-    return frame.assign(**facts)[SCHEMA]
+    return frame.assign(**facts)[[*SCHEMA, *own]]
 
 
 def provenance(device):
@@ -83,13 +88,14 @@ def provenance(device):
     return {
         "device": name,
         "versions": f"torch {torch.__version__}, python {platform.python_version()}",
-        "commit": _commit(),
+        "commit": commit(),
         "measured": datetime.date.today().isoformat(),
     }
 
 
 @functools.cache
-def _commit():
+def commit():
+    """The commit that these sources are, "unknown" outside git."""
     command = ["git", "describe", "--always", "--dirty"]
     try:
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()

@@ -3,10 +3,11 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
-from course_utils.checks import above, at_least, check_finite, check_labels, is_number, or_none, plain, require, whole
+from course_utils.checks import SEED, above, at_least, check_parts, is_number, or_none, plain, require, shown, whole
+from course_utils.doors import are_functions, steps_alone
 
 SCHEDULES = ("constant", "one_cycle", "exponential")
 
@@ -23,9 +24,9 @@ class Schedule:
         paired = pairs and all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in pairs)
         begins = [begin for begin, _ in pairs] if paired else []
         if not paired or not all(map(is_number, begins)) or begins[0] != 0 or begins != sorted(begins):
-            raise ValueError(f"{name} is {value!r}; give a list of (samples, value) in order, from 0 samples on")
+            raise ValueError(f"{name} is {shown(value)}; give a list of (samples, value) in order, from 0 samples on")
         if not all(is_number(v) for _, v in pairs):
-            raise ValueError(f"{name} is {value!r}; it must be a finite number, or a list of (samples, number)")
+            raise ValueError(f"{name} is {shown(value)}; it must be a finite number, or a list of (samples, number)")
         self.steps = [(plain(begin), plain(v)) for begin, v in pairs]
 
     @classmethod
@@ -47,16 +48,19 @@ class Schedule:
         return repr(self.steps[0][1] if len(self.steps) == 1 else self.steps)
 
 
+OPTIMIZER = '"sgd", "adam" or a torch optimiser whose step needs no closure, as that of LBFGS does'
+SCHEDULE = f"one of {', '.join(SCHEDULES)} or a list; how a scheduler of torch is used stands in cu.train"
 ALLOWED = {
     "epochs": above(0),
     "batch_size": whole(1),
-    "optimizer": ('"sgd", "adam" or an optimiser', lambda o: o in ("sgd", "adam") or isinstance(o, Optimizer)),
+    "optimizer": (OPTIMIZER, lambda o: o in ("sgd", "adam") or steps_alone(o)),
     "momentum": ("a number, at least 0 and below 1", lambda value: is_number(value) and 0 <= value < 1),
-    "schedule": (f"one of {', '.join(SCHEDULES)} or a list", lambda s: not isinstance(s, str) or s in SCHEDULES),
+    "schedule": (SCHEDULE, lambda s: not isinstance(s, (str, LRScheduler)) or s in SCHEDULES),
     "eval_every": or_none(above(0)),
     "probe_every": at_least(0),  # 0: never
-    "seed": whole(0),
+    "seed": SEED,
     "stop_after": or_none(above(0)),
+    "metrics": or_none(("a dict {name: f(rule, x, y)}", lambda m: isinstance(m, dict) and are_functions(m))),
 }
 
 
@@ -77,6 +81,7 @@ class Settings:
     probe_every: Any = 0
     seed: Any = 0
     stop_after: Any = None
+    metrics: Any = None
 
     def __post_init__(self):
         values = {name: plain(value) for name, value in vars(self).items()}
@@ -92,8 +97,9 @@ class Settings:
 
     def ready(self, rule, data):
         """The same for this rule and these data, its rate filled in; ValueError for what they cannot take."""
-        n = len(data.x_train)
-        require("batch_size", self.batch_size, whole(1, n))
+        check_parts(rule.net, data)
+        rule.check_data(data)
+        require("batch_size", self.batch_size, whole(1, len(data.x_train)))
         for name, schedule in (self.knobs or {}).items():
             if name not in rule.live_knobs:
                 live = ", ".join(rule.live_knobs) or "none"
@@ -104,10 +110,6 @@ class Settings:
             held = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
             if any(id(p) not in held for p in rule.parameters() if p.requires_grad):
                 raise ValueError("optimizer misses parameters of the rule; make it with rule.parameters()")
-        if data.y_train.dtype != torch.int64:
-            raise ValueError(f"y holds {data.y_train.dtype}; `train` takes class labels, int64: y.long()")
-        rule.net.check_input(data.x_train)
-        check_finite(data.x_train)
-        rule.net.check_target(data.x_train.new_empty(n, rule.net.sizes[-1]), data.y_train)
-        check_labels(data.y_train, rule.net.sizes[-1])
+        if not hasattr(rule.net, "check_input") and any(std for _, std in self.activity_noise.steps):
+            raise ValueError(f"activity_noise is {self.activity_noise}; net, a {type(rule.net).__name__}, makes none")
         return replace(self, lr=rule.lr) if self.lr is None and isinstance(self.optimizer, str) else self

@@ -11,7 +11,10 @@ import sys
 import types
 from pathlib import Path
 
+import torch
+
 from course_utils import rules
+from course_utils.data import Dataset
 from course_utils.rule import Knob
 
 # They draw, refuse or list, and change no number. Everything else of the course that a run imports counts, whole
@@ -28,17 +31,33 @@ def key(function, settings):
     and what these import of the course, as trees: neither comments nor docstrings count.
     """
     rule = settings["name"]
-    settings = {**settings, "name": rule.__name__ if isinstance(rule, type) else rule}
-    named = set(re.findall(r"\w+", json.dumps(settings, default=str)))
-    things = [function, rule, *(rules.ALL[name] for name in sorted(named & set(rules.ALL)))]
+    metrics = settings.get("metrics") or {}
+    settings = {**settings, "name": rule if isinstance(rule, str) else rule.__name__}
+    settings |= {"metrics": sorted(metrics)} if metrics else {}
+    settings = json.dumps(settings, default=_in_words, sort_keys=True)
+    named = set(re.findall(r"\w+", settings))
+    things = [function, rule, *metrics.values(), *(rules.ALL[name] for name in sorted(named & set(rules.ALL)))]
     what = [f"{function.__module__}.{function.__name__}", settings, behind([t for t in things if callable(t)])]
-    return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()[:12]
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
+
+
+@functools.lru_cache(maxsize=1)  # a sweep asks once a run, for one and the same
+def _digest(data):
+    """A hash of all numbers of a dataset, and of its name."""
+    digest = hashlib.sha256(data.name.encode())
+    for t in data.tensors:
+        digest.update(f"{t.dtype} {tuple(t.shape)}".encode() + t.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _in_words(thing):
+    return _digest(thing) if isinstance(thing, Dataset) else str(thing)
 
 
 def behind(things):
     """{module: hash of its tree} of all modules behind these classes and functions; code where there is no file."""
     things = [part for thing in things for part in (thing.__mro__ if isinstance(thing, type) else [thing])]
-    found = {f"typed {t.__name__}": code_of(t) for t in things if is_typed(t)}
+    found = {f"typed {n} {t.__name__}": code_of(t) for n, t in enumerate(things) if is_typed(t)}
     waiting = [thing.__module__ for thing in things if not is_typed(thing)]
     while waiting:
         module = waiting.pop()

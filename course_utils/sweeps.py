@@ -9,6 +9,7 @@ import itertools
 import os
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -19,6 +20,7 @@ from course_utils import rules as registry
 from course_utils.checks import check_name
 from course_utils.data import Dataset, load_dataset
 from course_utils.device import current_device, use_device
+from course_utils.files import SOURCES
 from course_utils.runs import RESULTS, ROOT, SCHEMA, one_run
 from course_utils.sources import key
 from course_utils.training import train
@@ -100,7 +102,8 @@ def sweep(
     """Train every rule at every lr and noise from every seed: one tidy frame in the results schema.
 
     rules: a name ("FeedbackAlignment", "NodePerturbation(draws=10)", "FrozenHidden(Backprop)"), a class, or a
-    list or dictionary of these, such as `cu.rules.ALL`. data: a name, or what load_dataset gave for it. lr: a number,
+    list or dictionary of these, such as `cu.rules.ALL`. data: a name or a `Dataset`; one of your own travels to the
+    workers, and its finished runs stand as long as its numbers are the same. lr: a number,
     a list, None (the rule's own), or {rule: one of these}. noise: std, a number or a list, of the noise that
     training adds on the "input" or, by noise_on, the "activity". seeds: how many, or a list. test: look at the
     test set after the last step. function: what one run does, `one_run` or another of the same first four
@@ -112,22 +115,25 @@ def sweep(
     code that decides its numbers: the rule, wherever it is written, the function, the course's core. Raises
     ValueError for what the rule, the network or `train` refuse.
     """
-    if isinstance(data, Dataset):
-        settings, data = settings | _limit_of(data), data.requested
-    settings |= {"dataset": load_dataset(data).name, "test": test}
+    data, limit = _for_workers(data) if isinstance(data, Dataset) else (load_dataset(data).name, {})
+    settings |= {"dataset": data, "test": test, **limit}
     runs = grid(rules, sizes, lr, noise, seeds, noise_on=noise_on, function=function, **settings)
     return pd.concat(run_all(runs, folder, threads, progress), ignore_index=True)
 
 
-def _limit_of(data):
-    """{"limit": n} for the first n images of a dataset that load_dataset gave, which every worker loads by name."""
-    whole = load_dataset(data.requested, device=data.x_train.device)
-    if data.x_train.data_ptr() != whole.x_train.data_ptr() or data.x_test is not whole.x_test:
-        raise ValueError(
-            "a sweep's workers load their data by name; give a name or what cu.load_dataset returned, "
-            "or make other data inside a function of your own: cu.sweep(…, function=my_run)"
-        )
-    return {} if len(data.x_train) == len(whole.x_train) else {"limit": len(data.x_train)}
+def _for_workers(data):
+    """(name, limit) of what load_dataset gave, for every worker to load; (data, {}) of one's own, which travel."""
+    if data.requested in (*SOURCES, "digits"):
+        device, loaded = data.x_train.device, load_dataset(data.requested)
+        for limit in ({}, {"limit": min(len(data.x_train), len(loaded.x_train))}):
+            loaded = load_dataset(data.requested, device=device, **limit)
+            if all(map(_is_same, data.tensors, loaded.tensors)):
+                return loaded.name, limit
+    return replace(data), {}  # another object, which is looked at anew, whatever has been done to the first
+
+
+def _is_same(one, other):
+    return (one.data_ptr(), one.shape, one.stride()) == (other.data_ptr(), other.shape, other.stride())
 
 
 def grid(rules, sizes, lr=None, noise=0.0, seeds=5, *, noise_on="input", function=one_run, **settings):
@@ -153,9 +159,10 @@ def _as_list(value):
 
 
 def _name_of(rule):
-    """Its name where the registry knows it, for a name travels further than a class; else the class."""
-    if not isinstance(rule, (str, type)):
-        raise ValueError(f'rules holds {rule!r}; give names or classes; arguments as in "NodePerturbation(draws=10)"')
+    """Its name where the registry knows it, for a name travels further than a class; else the class or function."""
+    if not isinstance(rule, str) and not hasattr(rule, "__name__"):
+        say = 'or functions (net, seed) that make a rule; arguments as in "NodePerturbation(draws=10)"'
+        raise ValueError(f"rules holds {rule!r}; give names or classes, {say}")
     return next((name for name, known in registry.ALL.items() if known is rule), rule)
 
 
@@ -175,7 +182,8 @@ def run_all(runs, folder=None, threads=1, progress=True):
             frame.to_csv(temporary, index=False)
             temporary.replace(folder / name)
     # Some commits are all digits, or look like 12e4567.
-    return [pd.read_csv(path, float_precision="round_trip", dtype={"commit": str})[SCHEMA] for path in paths]
+    frames = [pd.read_csv(path, float_precision="round_trip", dtype={"commit": str}) for path in paths]
+    return [frame[[*SCHEMA, *frame.columns.difference([*SCHEMA, "processor_seconds"], sort=False)]] for frame in frames]
 
 
 def _run(name, function, settings, device, threads):

@@ -2,17 +2,20 @@
 
 import math
 import time
+from functools import partial
 
 import torch
 from tqdm.auto import tqdm
 
 from course_utils.checks import NotFinite, let_in
 from course_utils.device import stream
+from course_utils.doors import check_rule, first_step
+from course_utils.evaluation import add_row, evaluate, first_angles, probe, scores
 from course_utils.history import History
-from course_utils.metrics import gradients, layer_angles, no_trace
+from course_utils.metrics import estimate_of, layer_angles, reference_of
 from course_utils.settings import Schedule, Settings
 
-TRAINING_IMAGES = 1_000  # that a row's training accuracy is measured on; more would cost what the validation costs
+__all__ = ["evaluate", "make_optimizer", "scores", "steps", "train"]
 
 
 def train(rule, data, *, progress=True, **settings):
@@ -22,12 +25,15 @@ def train(rule, data, *, progress=True, **settings):
     lr: a number or a `Schedule`, [(samples, value), …]; None takes `rule.lr` (for an optimiser instance: its own).
     batch_size=128. optimizer: "sgd" (with momentum=0.9), "adam", or any torch optimiser instance.
     schedule: a factor on lr, "one_cycle" (up over the first tenth, then a cosine down to 0), "constant",
-    "exponential" (down to 1 %) or [(samples, factor), …].
+    "exponential" (down to 1 %) or [(samples, factor), …]. "constant" without an lr leaves an optimiser's own rates
+    alone, for a scheduler of torch that steps in its `register_step_post_hook`.
     input_noise=0.0, activity_noise=0.0: std of Gaussian noise on pixels, on hidden pre-activations; like lr.
     knobs: {name of one of the rule's `live_knobs`: like lr}. seed=0: of the batches' order and the noise.
     eval_every, probe_every: in samples. Evaluation defaults to once an epoch, probes (the angle of `.grad` to the
     rule's `reference_gradient` of the same batch, by default the true one) to never. stop_after: end after that many
-    samples, with the schedule of all epochs.
+    samples, with the schedule of all epochs. metrics: {name: f(rule, x, y)}, numbers of your own, of the validation
+    data: a column of the history each. Where data.y_train holds values (n, outputs), for loss="squared_error",
+    accuracies are NaN.
     ValueError for anything out of range. Interrupting the kernel returns the history so far. A run whose loss becomes
     NaN or infinite ends with status "diverged" and says so.
     """
@@ -37,10 +43,12 @@ def train(rule, data, *, progress=True, **settings):
         try:
             for history in runner:
                 bar.update(history.steps - bar.n)
-                bar.set_postfix_str(f"val {history.rows[-1]['val_accuracy']:.2%}", refresh=False)
+                if history.steps == 1 and history.note:
+                    print(history.note)
+                bar.set_postfix_str(history.latest, refresh=False)
         except KeyboardInterrupt:
             runner.close()
-        bar.set_postfix_str(f"val {history.rows[-1]['val_accuracy']:.2%}")
+        bar.set_postfix_str(history.latest)
     if history.status != "done":
         print(f"{rule.title}: {history.message}")
     return history
@@ -48,18 +56,20 @@ def train(rule, data, *, progress=True, **settings):
 
 def steps(rule, data, settings):
     """Generator behind `train`: yields the run's `History` before the first and after every step. Closing it stops."""
+    check_rule(rule)
     settings = settings.ready(rule, data)
     net, images = rule.net, len(data.x_train)
     optimizer = make_optimizer(rule, settings.optimizer, settings.lr, settings.momentum)
-    rates = [group["lr"] for group in optimizer.param_groups]
+    alone = settings.lr is None and settings.schedule == "constant"  # the rates are the optimiser's own business
+    rates = [] if alone else [group["lr"] for group in optimizer.param_groups]
     history = History(settings, images)
     losses: list[torch.Tensor] = []
     angles: list[list[float]] = []
     batches, noise_seeds = _batches(data, settings, history), stream("activity noise", settings.seed)
     _set_knobs(rule, settings, 0)
     if settings.probe_every:
-        angles.append(_probe(history, _first_angles, rule, data, settings.batch_size))
-    _add_row(history, rule, data, losses, angles)
+        angles.append(probe(history, first_angles, history, rule, data))
+    add_row(history, rule, data, losses, angles)
     try:
         yield history
         while history.status == "running":
@@ -69,14 +79,16 @@ def steps(rule, data, settings):
             _set_rates(optimizer, rates, settings, history)
             _set_knobs(rule, settings, history.samples)
             probe_due = history.passes(settings.probe_every, len(x))
-            reference = _probe(history, rule.reference_gradient, x, y) if probe_due else None
+            reference = probe(history, reference_of, rule, x, y) if probe_due else None
             net.activity_noise = settings.activity_noise.at(history.samples)
             net.noise_seed = int(torch.randint(2**31, (), generator=noise_seeds))
             estimates: list[list[torch.Tensor]] = []
-            losses.append(_step(rule, x, y, optimizer, estimates if probe_due else None))
+            step = _step if history.steps else partial(first_step, _step, history, bool(rates))
+            losses.append(step(rule, x, y, optimizer, estimates if probe_due else None))
             net.activity_noise = 0.0
+            torch.clear_autocast_cache()  # under autocast torch would go on with the weights from before the step
             if probe_due:
-                angles.append(_probe(history, layer_angles, net, estimates[0], reference))
+                angles.append(probe(history, layer_angles, rule, estimates[0], reference))
             row_due = history.passes(settings.eval_every or images, len(x))
             if row_due and x.device.type != "cpu":
                 torch.accelerator.synchronize()  # it works behind Python's back; the clock of a row waits for it
@@ -84,17 +96,17 @@ def steps(rule, data, settings):
             history.seconds += time.perf_counter() - begin - (history.probe_seconds - probed)
             _look_for_the_end(history, losses[-1], row_due)
             if row_due or history.status != "running":
-                _add_row(history, rule, data, losses, angles)
+                add_row(history, rule, data, losses, angles)
             yield history
     except (GeneratorExit, KeyboardInterrupt):
         net.activity_noise = 0.0
         if history.status == "running":
             history.end("stopped", "interrupted")
-            _add_row(history, rule, data, losses, angles)
+            add_row(history, rule, data, losses, angles)
         raise
     finally:
         net.activity_noise = 0.0
-        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        for group, rate in zip(optimizer.param_groups, rates, strict=False):
             group["lr"] = rate  # the schedule's last value, often 0, would ruin a second run of this optimiser
 
 
@@ -114,7 +126,7 @@ def _batches(data, settings, history):
 def _set_rates(optimizer, rates, settings, history):
     """Each group's learning rate for the next step; where `train` made the optimiser, groups keep their proportions."""
     factor = _factor(settings.schedule, history.steps / history.planned, history.samples)
-    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+    for group, rate in zip(optimizer.param_groups, rates, strict=False):  # none to set: no rates
         if settings.lr is not None:
             first, now = settings.lr.at(0), settings.lr.at(history.samples)
             rate = now * (rate / first) if isinstance(settings.optimizer, str) and first and rate != first else now
@@ -139,7 +151,7 @@ def _step(rule, x, y, optimizer, estimates):
 
     def keep_first(*_):
         if not estimates:
-            estimates.append(gradients(rule.net))
+            estimates.append(estimate_of(rule))
 
     hook = None if estimates is None else optimizer.register_step_pre_hook(keep_first)
     try:
@@ -158,55 +170,6 @@ def _step(rule, x, y, optimizer, estimates):
 def _set_knobs(rule, settings, samples):
     for name, schedule in (settings.knobs or {}).items():
         setattr(rule, name, schedule.at(samples))
-
-
-@torch.no_grad()
-def evaluate(rule, x, y, batch_size=2_500):
-    """Accuracy in [0, 1] of `rule.predict` on x (n, inputs), y (n,) labels."""
-    return (scores(rule, x, batch_size).argmax(1) == y).sum().item() / len(y)
-
-
-def scores(rule, x, batch_size=2_500):
-    """`rule.predict` of many x (n, inputs), in parts: (n, classes)."""
-    return torch.cat([rule.predict(part) for part in x.split(batch_size)])
-
-
-@torch.no_grad()
-def _add_row(history, rule, data, losses, angles):
-    if history.rows and history.rows[-1]["samples"] == history.samples:
-        return
-    guesses = scores(rule, data.x_val)
-    row = {
-        "epoch": history.samples / len(data.x_train),
-        "samples": history.samples,
-        "seconds": history.seconds,
-        "train_loss": torch.stack(losses).mean().item() if losses else float("nan"),
-        "train_accuracy": evaluate(rule, data.x_train[:TRAINING_IMAGES], data.y_train[:TRAINING_IMAGES]),
-        "val_loss": rule.net.loss(guesses, data.y_val).item() if rule.loss_name == "loss" else math.nan,
-        "val_accuracy": (guesses.argmax(1) == data.y_val).sum().item() / len(data.y_val),
-    }
-    if angles:
-        row |= {f"angle_{l}": sum(layer) / len(layer) for l, layer in enumerate(zip(*angles, strict=True), 1)}
-        row["probe_seconds"] = history.probe_seconds
-    history.rows.append(row)
-    losses.clear()
-    angles.clear()
-
-
-def _probe(history, measure, *arguments):
-    """measure(*arguments), its time booked as the cost of probing."""
-    begin = time.perf_counter()
-    result = measure(*arguments)
-    history.probe_seconds += time.perf_counter() - begin
-    return result
-
-
-def _first_angles(rule, data, batch_size):
-    """Angles of an estimate before any step, made without leaving a trace."""
-    x, y = data.x_train[:batch_size], data.y_train[:batch_size]
-    with no_trace(rule):
-        rule.backward(x, y)
-        return layer_angles(rule.net, gradients(rule.net), rule.reference_gradient(x, y))
 
 
 def _factor(schedule, progress, samples):

@@ -24,6 +24,7 @@ import course_utils as cu
 from course_utils import costs
 from course_utils.files import find
 from course_utils.runs import RESULTS, make_rule, provenance, read_call
+from tools.lessons import write
 from tools.products import products_of, replay
 
 GOALS = {
@@ -232,7 +233,7 @@ def main(arguments=None):
     facts = provenance(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     print(HEADER, " · ".join(f"{k} {v}" for k, v in facts.items()), table.to_string(index=False), sep="\n")
     if options.write:
-        table.assign(**facts).to_csv(RESULTS / name, index=False)
+        write(RESULTS / name, table.assign(**facts).to_csv(index=False))
 
 
 if __name__ == "__main__":

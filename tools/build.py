@@ -20,7 +20,7 @@ from pathlib import Path
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from tools import edits, lessons, maps, markdown, refuse
+from tools import edits, elsewhere, lessons, maps, markdown, refuse
 from tools.lessons import ROOT, Lesson
 from tools.markdown import Page
 
@@ -136,7 +136,11 @@ def build(root: Path) -> tuple[dict[str, str], list[str]]:
     for lesson in lessons.all_lessons(root):
         where = lesson.source.relative_to(root).as_posix()
         try:
-            page = filled_page(lesson, products.get(where) or lesson.source.read_text(encoding="utf-8"), address)
+            text = products.get(where) or lesson.source.read_text(encoding="utf-8")
+            if faults := list(elsewhere.faults_of_source(text)):
+                refusals += [f"{where}: cell 0 (source): {reason} — {mend}" for reason, mend in faults]
+                continue
+            page = filled_page(lesson, text, address)
         except Exception as error:  # YAML, JSON or schema: whoever gave up, the author needs its words
             reason = " ".join(str(error).split())[:200]
             refusals.append(f"{where}: cell 0 (source): unreadable: {reason} — mend the YAML or JSON there")
@@ -191,7 +195,7 @@ def carry_back(notebook: Path, root: Path) -> None:
     built = nbformat.reads(notebook_text(filled_page(lesson, text, address), address), as_version=4)
     values = {cell.number: fillings(page, cell.number, address) for cell in page.cells}
     new, count = edits.carried(page, built.cells, nbformat.read(notebook, as_version=4).cells, values)
-    lesson.source.write_bytes(new.encode())
+    lessons.write(lesson.source, new)
     print(f"{page.where}: {count} cells changed as in {notebook.name}")
 
 
@@ -222,8 +226,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{len(products)} files checked, {len(changed)} out of date, {len(left_over)} left over")
         return int(bool(changed or left_over))
     for name in changed:
-        (args.root / name).parent.mkdir(parents=True, exist_ok=True)
-        (args.root / name).write_bytes(products[name].encode())
+        lessons.write(args.root / name, products[name])
     print(f"{len(products)} files built, {len(changed)} changed")
     return 0
 

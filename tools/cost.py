@@ -23,7 +23,7 @@ from nbclient import NotebookClient
 from course_utils.data import load_dataset
 from course_utils.runs import provenance
 from tools import maps
-from tools.lessons import Lesson, chosen, read
+from tools.lessons import Lesson, chosen, read, write
 
 THREADS, INTERVAL, MB = 2, 0.1, 1e6
 
@@ -36,9 +36,7 @@ def of(lesson: Lesson) -> dict:
 
 def note(lesson: Lesson, part: str, words: dict):
     """Enter one of the two parts and leave the other."""
-    lesson.made.mkdir(exist_ok=True)
-    text = yaml.safe_dump(of(lesson) | {part: words}, sort_keys=False)
-    (lesson.made / "cost.yaml").write_text(text, encoding="utf-8")
+    write(lesson.made / "cost.yaml", yaml.safe_dump(of(lesson) | {part: words}, sort_keys=False))
 
 
 class PeakMemory(threading.Thread):

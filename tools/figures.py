@@ -5,13 +5,14 @@ asks for images, is given MNIST. What begins with an underscore is no drawing.
 """
 
 import inspect
+import io
 import sys
 from types import ModuleType
 
 import matplotlib
 
 import course_utils as cu
-from tools.lessons import ROOT, Lesson, chosen
+from tools.lessons import ROOT, Lesson, chosen, write
 
 TEMPLATE = Lesson(ROOT / "lessons" / "_template")
 
@@ -36,8 +37,10 @@ def drawn(function, data):
 
 def save_svg(figure, path):
     """Write a figure as an SVG that is the same, byte for byte, each time it is drawn with the same matplotlib."""
+    picture = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "without-backprop", "svg.fonttype": "path"}):
-        figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None}, facecolor="white")
+        figure.savefig(picture, format="svg", metadata={"Date": None, "Creator": None}, facecolor="white")
+    write(path, picture.getvalue())
 
 
 def mnist():
@@ -51,7 +54,6 @@ def main(numbers):
     cu.setup(seed=0, device="cpu")
     for lesson in chosen(numbers) if numbers else [TEMPLATE, *chosen()]:
         for name, function in drawings(lesson).items():
-            lesson.made.mkdir(exist_ok=True)
             save_svg(drawn(function, mnist), lesson.made / f"{name}.svg")
             print(f"drew {lesson.stem}/made/{name}.svg")
 

@@ -7,6 +7,7 @@
 Number, name, part and title stand in lessons/outline.yaml; kind, question and minutes in the lesson's front matter.
 """
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,6 +115,20 @@ def study(lesson: Lesson) -> dict:
     words = read(lesson.study) if lesson.study.exists() else {}
     defaults = words.pop("defaults", {})
     return words | {"blocks": [defaults | block for block in words.get("blocks", [])]}
+
+
+def write(path: Path, content: str | bytes) -> None:
+    """Write a file so that whoever reads it, and whoever kills us, finds the old one or the new one, and that whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(content.encode() if isinstance(content, str) else content)
+            stream.flush()
+            os.fsync(stream.fileno())  # else a power cut may leave the new name on an empty file
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read(path: Path) -> dict:

@@ -140,4 +140,4 @@ TABLES = {"README.md": {"lessons": readme_map, "accuracies": accuracies}, START:
 def write(root: Path = lessons.ROOT) -> None:
     """Make the tables anew after a measurement."""
     for name, text in filled(root).items():
-        (root / name).write_bytes(text.encode())
+        lessons.write(root / name, text)

@@ -18,24 +18,29 @@ from tools.lessons import Lesson
 
 # What Markdown does not read as prose. Blocks hold no words that count; inline code and maths are one word.
 FENCE = r"^[ \t]*(?P<fence>`{3,}|~{3,})[^\n]*\n.*?(?:^[ \t]*(?P=fence)|\Z)"
-BLOCKS = FENCE + r"|\$\$.*?\$\$|\\begin\{(?P<env>\w+\*?)\}.*?\\end\{(?P=env)\}|<!--.*?-->"
+ENVIRONMENT = r"\\begin\{(?P<env>\w+\*?)\}.{0,4000}?\\end\{(?P=env)\}"
+# No pattern may look further than to where the next of its kind begins: a long text of beginnings would take for ever.
+BLOCKS = FENCE + rf"|\$\$.*?\$\$|{ENVIRONMENT}|<!--(?:(?!<!--).)*?-->"
 CODE_SPAN = r"(?<!`)(?P<ticks>`+)(?!`)(?:(?!\n\s*\n).)+?(?<!`)(?P=ticks)(?!`)"
 MATHS = r"(?<!\\)\$(?=\S)(?:\\.|[^$\\\n]|\n(?!\s*\n))+?(?<=\S)\$(?!\d)"
 NOT_PROSE = re.compile(f"{BLOCKS}|{CODE_SPAN}|{MATHS}", re.M | re.S)
-NO_WORDS = re.compile(rf"<details.*?</details>|{BLOCKS}", re.M | re.S)
+NO_WORDS = re.compile(rf"<details(?:(?!<details).)*?</details>|{BLOCKS}", re.M | re.S)
 
-INSIDE_TAG = r"""(?:[^>"']|"[^"]*"|'[^']*')*"""
-MD_IMAGE = re.compile(r"!\[((?:[^\[\]]|\[[^\]]*\])*)\](?=[(\[])")
+INSIDE_TAG = r"""(?:[^<>"']|"[^"]*"|'[^']*')*"""
+MD_IMAGE = re.compile(r"!\[((?:[^\[\]]|\[[^\[\]]*\])*)\](?=[(\[])")
 HTML_IMAGE = re.compile(rf"<img\b{INSIDE_TAG}>")
 HTML_ALT = re.compile(r"""\balt\s*=\s*(["'])(.*?)\1""", re.S)
 TARGETS = [
     re.compile(r"\]\(\s*<?([^)\s>]+)"),  # [text](target) and ![alt](target)
-    re.compile(r"^ {0,3}\[(?!\^)[^\]]+\]:\s+<?([^\s>]+)", re.M),  # [name]: target
+    re.compile(r"^ {0,3}\[(?!\^)[^\]\n]+\]:\s+<?([^\s>]+)", re.M),  # [name]: target
     re.compile(rf"""<\w{INSIDE_TAG}?\b(?:src|href)\s*=\s*["']?([^"'\s>]+)"""),
 ]
 PLACEHOLDER = re.compile(r"\{\{([a-z_]+)\}\}")
-SLIPS = re.compile(r"\n*^```\{slips\}[ \t]*(\w*)[ \t]*\n(.*?)^```[ \t]*$", re.M | re.S)
-SOLUTION = re.compile(r'<details class="solution">.*?```python\n(?P<code>.*?)```.*?</details>', re.S)
+SLIPS = re.compile(r"(?<!\n)\n*^```\{slips\}[ \t]*(\w*)[ \t]*\n((?:(?!```)[^\n]*\n)*)^```[ \t]*$", re.M)
+IN_FOLD = r"(?:(?!<details|```).)*"
+SOLUTION = re.compile(
+    rf'<details class="solution">{IN_FOLD}```python\n(?P<code>(?:(?!```).)*)```(?:(?!<details).)*?</details>', re.S
+)
 FUNCTION = re.compile(r"^def (my_\w+)", re.M)
 
 
@@ -59,6 +64,7 @@ class Page:
     lesson: Lesson
     text: str
     kind: str
+    question: str
     minutes: dict
     cells: list[Cell]
 
@@ -83,7 +89,8 @@ def read(lesson: Lesson, text: str) -> Page:
         other = sorted(set(cell.metadata) - {"tags", "part"})
         tags = cell.metadata.get("tags", [])
         cells.append(Cell(number, cell.cell_type, cell.source, tags, part, begins, other))
-    return Page(lesson, text, str(front.get("kind")), as_dict(front.get("minutes")), cells)
+    kind, question = (str(front.get(name, "None")) for name in ("kind", "question"))
+    return Page(lesson, text, kind, question, as_dict(front.get("minutes")), cells)
 
 
 def as_dict(value: object) -> dict:

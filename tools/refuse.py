@@ -2,6 +2,7 @@
 
 import ast
 import io
+import itertools
 import re
 import tokenize
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import jupytext
 
-from tools import markdown
+from tools import elsewhere, markdown
 from tools.markdown import PLACEHOLDER, Page
 
 PARTS = "title objectives question theory toy rule facts exercise mnist measure play break brain sum".split()
@@ -36,7 +37,7 @@ Problem = tuple[int, str, str]
 def problems(page: Page, root: Path) -> list[str]:
     """Every reason to refuse the lesson, with its cell and how to mend it."""
     reasons = [*check_front_matter(page), *check_parts(page), *check_cells(page), *check_prose(page)]
-    reasons += [*check_markdown(page, root), *check_slips(page), *check_exports(page)]
+    reasons += [*check_markdown(page, root), *check_elsewhere(page), *check_slips(page), *check_exports(page)]
     parts = {0: "front matter"} | {cell.number: cell.part for cell in page.cells}
     return [
         f"{page.where}: cell {number} ({parts.get(number, 'end')}): {reason} — {mend}"
@@ -70,7 +71,7 @@ def check_parts(page: Page) -> Iterator[Problem]:
             before = [cell.number for cell in page.cells if cell.part in required[:place]]
             mend = f'add `+++ {{"part": "{part}"}}` and its text after this cell'
             yield max(before, default=1), f"no part {part!r}", mend
-    for match in LOST_MARK.finditer(page.text):
+    for match in itertools.islice(LOST_MARK.finditer(page.text), 5):  # each is looked up by reading the text again
         number = len(jupytext.reads(page.text[: match.start()], fmt="md:myst").cells) + 1
         mend = "put text under it, or give the code cell the option `:part:`"
         yield number, f"the mark {match[1]!r} has no text under it and is lost", mend
@@ -119,8 +120,15 @@ def check_markdown(page: Page, root: Path) -> Iterator[Problem]:
                 yield cell.number, f"image with alt text {alt!r}", mend
         for _, _, target in markdown.relative_links(cell.source):
             file = markdown.linked_file(target, f"lessons/{page.lesson.stem}")
-            if file.startswith(("/", "..")) or not (root / file).exists():
+            leaves = file.startswith(("/", "..")) or not (root / file).resolve().is_relative_to(root.resolve())
+            if leaves or not (root / file).exists():
                 yield cell.number, f"broken link {target!r}", "name an existing file, seen from the lesson's folder"
+
+
+def check_elsewhere(page: Page) -> Iterator[Problem]:
+    texts = [(0, page.question), *((cell.number, cell.source) for cell in page.cells if cell.type == "markdown")]
+    for number, source in texts:
+        yield from ((number, *fault) for fault in dict.fromkeys(elsewhere.faults_of_markdown(source)))
 
 
 def check_slips(page: Page) -> Iterator[Problem]:

@@ -33,7 +33,7 @@ import pandas as pd
 
 import course_utils as cu
 from course_utils import runs, sweeps
-from tools import cost, maps
+from tools import cost, lessons, maps
 from tools.lessons import chosen, study
 
 FINISHED = runs.RESULTS / "finished"
@@ -143,14 +143,15 @@ def only(rules, blocks):
 def write(lesson, blocks, whole=True):
     """The lesson's made/rates and made/runs, a file a rule; a line of what the last epochs reached."""
     for kind, phases in {"rates": ("search", "confirm"), "runs": ("seeds",)}.items():
-        if whole:
-            shutil.rmtree(lesson.made / kind, ignore_errors=True)
         tables: dict[str, list] = {}
         for number, block in enumerate(blocks):
             for frame in (frame for phase in phases for frame in block.frames[phase]):
                 tables.setdefault(class_name(frame.rule[0]), []).append(frame.assign(block=number))
         for name, frames in tables.items():
             write_table(pd.concat(frames, ignore_index=True), lesson.made / kind / f"{name}.csv")
+        for path in (lesson.made / kind).glob("*.csv"):  # last: at no moment is there less than before
+            if whole and path.stem not in tables:
+                path.unlink()
     table = pd.concat(frame for block in blocks for frame in block.frames["seeds"])
     last = table.dropna(subset=["test_accuracy"]).groupby(["sizes", "rule"]).test_accuracy
     print(f"\nlessons/{lesson.stem}/made/runs\n{(100 * last.agg(['mean', 'std', 'min', 'max'])).round(2).to_string()}")
@@ -168,8 +169,7 @@ def write_table(table, path):
     """One file of runs; where they come from several days or machines, the lines on its top name all of them."""
     facts = [f"# {fact}: {' and '.join(sorted(set(table[fact])))}\n" for fact in runs.FACTS]
     rows = table[["block", *table.columns.drop(["block", *runs.FACTS])]].round(DIGITS)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(facts) + rows.to_csv(index=False), encoding="utf-8")
+    lessons.write(path, "".join(facts) + rows.to_csv(index=False))
 
 
 def files_of(blocks, phases=PHASES):

@@ -108,6 +108,7 @@ class EvolutionStrategy(Rule):
         h, begin = self.net.activations(x), 0 if self.perturb_hidden else self.net.depth - 1
         loss = self.net.loss(h[-1], y)
         weights, biases = list(self.net.weights)[begin:], list(self.net.biases)[begin:]
+        self.net.offsets(x)  # what refuses autocast does so before anything is drawn
         psi = mutations(weights, biases, self.draws, self.rank, self.generator)
         credit = self.credit(self.fitnesses(x, y, h[begin].T, psi))
         for w, bias, (a, b) in zip(weights, biases, psi, strict=True):
@@ -233,6 +234,7 @@ class FewNumbers:
         mutants = [part.unflatten(1, p.shape) for part, p in parts]
         weights, biases, moved = list(self.net.weights), list(self.net.biases), len(mutants) // 2
         weights[-moved:], biases[-moved:] = mutants[:moved], mutants[moved:]
+        x = self.net.check_input(x)  # an MLP's: the activations of a Net of one's own take no other weights
         return judged(self.net, self.net.activations(x, weights, biases)[-1].mT, y, "loss")
 
 

@@ -35,14 +35,32 @@ def wrong_labels(true, belief, generator):
     return F.one_hot(belief.multinomial(1, generator=generator)[:, 0], belief.shape[1]).to(true.dtype)
 
 
-class LabelledPasses:
+class NeedsMargin:
+    """What writes the label over the first inputs, one for each class, needs data that are blank there, as MNIST's are."""
+
+    net: Any
+    title: Any
+
+    def check_data(self, data):
+        """ValueError for data that the label would wipe out, such as a table; a line where it takes a little of them."""
+        classes = self.net.sizes[-1]
+        margin = data.x_train[:, :classes].var(0).sum().item()
+        lost = margin / data.x_train.var(0).sum().item() if margin else 0.0
+        what = f"{self.title}: the label takes the place of the first {classes} inputs, {lost:.1%} of the data's variance"
+        if lost > 0.05:
+            mend = f"x = torch.nn.functional.pad(x, ({classes}, 0)) puts {classes} blank inputs before them"
+            raise ValueError(f"{what}; {mend}, for a network with as many inputs more")
+        if lost > 0:
+            print(what)
+
+
+class LabelledPasses(NeedsMargin):
     """What Forward-Forward's network does with an image and a label: activities, goodness, a readout's scores.
 
     The label takes the place of the first pixels, one for each class. `look_at` gives what all labels of an image share.
     Network and knobs are those of the rule that inherits this; polarity: 1, or −1 where quiet is good.
     """
 
-    net: Any
     label_scale: Any
     polarity: Any
 
@@ -110,7 +128,8 @@ class ForwardForward(LabelledPasses, Rule):
     constants. polarity: 1, or −1 for layers that are to be silent for true pairs. label_scale: the label's pixel, where
     the rms of the image is 1. y: (batch,) labels, or (batch, classes) values to write into the pixels. `net(x)` knows
     neither label nor normalisation: it is not what is taught, nor is its gradient, which `train` probes against.
-    ValueError for other settings, and for a network that has no more inputs than classes.
+    ValueError for other settings, for a network that has no more inputs than classes, and from `train` for data with more
+    than a twentieth of their variance in the first inputs, one for each class: it says how to give the label room.
     """
 
     title = "Forward-Forward"

@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from course_utils.doors import only_one_decay
 from course_utils.rule import FeedbackWeights, Knob, above, whole
 from course_utils.rules.kolen_pollack import SHARE_LOST
 from course_utils.rules.predictive_coding import PredictiveCoding, Settling
@@ -111,7 +112,7 @@ class LearnedFeedbackPC(IncrementalPredictiveCoding):
 
     Source of how they learn: Kolen and Pollack 1994, doi:10.1109/ICNN.1994.374486. feedback_weights[l] has the shape of
     net.weights[l], from the same distribution; [0] is None. decay: the share λ that both lose at each move of the weights;
-    the optimiser's own weight_decay must be 0. Other arguments as in `IncrementalPredictiveCoding`.
+    ValueError for an optimiser whose own weight_decay comes on top of it. Other arguments as in `IncrementalPredictiveCoding`.
     """
 
     title = "Incremental PC, learned feedback"
@@ -126,14 +127,16 @@ class LearnedFeedbackPC(IncrementalPredictiveCoding):
 
     def teach(self, s, l):
         super().teach(s, l)
-        if l > 0:
-            self.feedback_weights[l].grad = self.net.weights[l].grad  # (6)
+        w, b = self.net.weights[l], self.feedback_weights[l]
+        if l > 0 and b.requires_grad and w.grad is not None:
+            b.grad = w.grad.clone()  # (6): the same numbers
 
     def move(self, optimizer):
+        only_one_decay(self, optimizer)
         super().move(optimizer)
         for l in range(1, self.net.depth):
             for w in (self.net.weights[l], self.feedback_weights[l]):
-                w.mul_(1 - self.decay)  # (6)
+                w.mul_(1 - self.decay * w.requires_grad)  # (6), but for what is frozen
 
     def hidden_parameters(self):
         return [*super().hidden_parameters(), *list(self.feedback_weights)[1:-1]]  # the last B goes with the readout

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from course_utils.checks import is_number
+from course_utils.doors import only_one_decay
 from course_utils.rule import FeedbackWeights, Knob, Rule
 from course_utils.rules.feedback_alignment import FeedbackAlignment
 
@@ -16,8 +17,8 @@ class KolenPollack(Rule):
     Source: Kolen and Pollack 1994, doi:10.1109/ICNN.1994.374486; Akrout and colleagues 2019, equations 16 and 17,
     arXiv:1904.05391. feedback_weights[l] has the shape of net.weights[l], from the same distribution; [0] is None.
     decay: the share λ lost a step, by the weights that have feedback (not W_1, not the biases), whatever the learning
-    rate; it may move while training runs. The optimiser's own weight_decay must be 0. ValueError for a decay below 0
-    or from 1 on.
+    rate; it may move while training runs. ValueError for a decay below 0 or from 1 on, and for an optimiser whose own
+    weight_decay comes on top of it.
     """
 
     title = "Kolen–Pollack"
@@ -39,16 +40,17 @@ class KolenPollack(Rule):
             self.add_grad(self.net.weights[l], gradient)
             self.add_grad(self.net.biases[l], delta.sum(0))
             if l > 0:
-                self.add_grad(self.feedback_weights[l], gradient)  # (3): the same one
+                self.add_grad(self.feedback_weights[l], gradient.clone())  # (3): the same numbers
                 delta = (delta @ self.feedback_weights[l]) * self.net.derivative(h[l])  # (1)
         return self.net.loss(h[-1], y)
 
     def step(self, x, y, optimizer):
+        only_one_decay(self, optimizer)
         loss = super().step(x, y, optimizer)
         with torch.no_grad():
             for l in range(1, self.net.depth):
                 for w in (self.net.weights[l], self.feedback_weights[l]):
-                    w.mul_(1 - self.decay)  # (3)
+                    w.mul_(1 - self.decay * w.requires_grad)  # (3), but for what is frozen
         return loss
 
     def hidden_parameters(self):

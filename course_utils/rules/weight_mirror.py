@@ -36,7 +36,7 @@ class WeightMirror(FeedbackAlignment):
             noise = torch.randn(self.examples, len(w[0]), generator=self.generator, device=w.device, dtype=w.dtype)
             current = noise @ w.T  # (2)
             b.mul_(1 - self.decay)  # (4): forgets, and only here
-            torch.addmm(b, current.T, noise, alpha=self.decay / self.examples, out=b)  # (4)
+            torch.addmm(b, current.T.to(b), noise, alpha=self.decay / self.examples, out=b)  # (4)
 
     def step(self, x, y, optimizer):
         loss = super().step(x, y, optimizer)  # awake, (1): feedback alignment over the B of the moment

@@ -85,7 +85,9 @@ def autograd_through_feedback(net, feedback, x, y):
             h, b = ctx.saved_tensors
             return delta @ b, delta.T @ h, None
 
-    f = {"relu": torch.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid, "linear": lambda a: a}[net.activation_name]
+    functions = {"relu": torch.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid}
+    functions |= {"hard_sigmoid": lambda a: a.clamp(0, 1), "linear": lambda a: a}
+    f = functions[net.activation_name]
     h = x
     for l, (w, bias) in enumerate(zip(net.weights, net.biases, strict=True)):
         a = Product.apply(h, w, w if feedback[l] is None else feedback[l]) + bias

@@ -9,6 +9,7 @@ from helpers.kolen_pollack import gaps, wrong
 import course_utils as cu
 from course_utils.metrics import cosine, true_gradient
 from course_utils.rules import FeedbackAlignment, KolenPollack
+from course_utils.studies.kolen_pollack import moving_run
 
 EXACT = 1e-12
 # Square hidden layers, so that a transposed matrix still fits; the rest of the sizes are odd and different.
@@ -123,6 +124,16 @@ def test_decay_may_move_while_training_runs():
 
     assert train({"decay": 0.1}) == pytest.approx(0.9**10, rel=1e-4)
     assert train({"decay": [(0, 0.1), (80, 0.0)]}) == pytest.approx(0.9**4, rel=1e-4)
+
+
+def test_a_run_whose_decay_moves_is_told_by_its_name():
+    def end(decay):
+        run = moving_run(f"KolenPollack(decay={decay})", [784, 8, 10], 0.1, 2, dataset="digits", epochs=2)
+        return run.val_accuracy.iloc[-1], set(run.rule)
+
+    moved, names = end([[0, 0.3], [640, 0.0]])
+    assert names == {"KolenPollack(decay=[[0, 0.3], [640, 0.0]])"}
+    assert end([[0, 0.3], [10_000, 0.0]])[0] == end(0.3)[0] != moved
 
 
 def test_feedback_is_trained_independent_of_the_weights_and_as_large():

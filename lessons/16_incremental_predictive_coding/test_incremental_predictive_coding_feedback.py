@@ -13,7 +13,7 @@ from course_utils.metrics import alignment_angle
 from course_utils.rules import IncrementalPredictiveCoding, LearnedFeedbackPC
 
 EXACT = 1e-12
-LEARNS = "self.feedback_weights[l].grad = self.net.weights[l].grad"
+LEARNS = "b.grad = w.grad.clone()"
 MADE = "FeedbackWeights([None, *map(nn.Parameter, net.random_feedback(seed)[1:])])"
 WRONG = {  # what is wrong: (in the rule's source, instead of it)
     "half the rate": (LEARNS, LEARNS + " / 2"),

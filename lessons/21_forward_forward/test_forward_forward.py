@@ -55,7 +55,8 @@ def local_gradients(rule, x, y):
         here, activity = written(rule, x, label), []
         for w, b in zip(net.weights[:-1], net.biases[:-1], strict=True):
             activity.append(f(here @ w.T + b))
-            here = (activity[-1] / activity[-1].square().mean(1, keepdim=True).sqrt()).detach()
+            size = activity[-1].square().mean(1, keepdim=True).sqrt().clamp(min=1e-30)  # a silent layer stays silent
+            here = (activity[-1] / size).detach()
         passes.append((activity, here))
     losses = []
     for l in range(net.depth - 1):

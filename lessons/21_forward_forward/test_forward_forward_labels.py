@@ -83,7 +83,7 @@ def test_without_a_hidden_layer_the_readout_is_all():
 
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_it_learns(settings):
-    data = clusters()
+    data = clusters(blank=4)
     rule = ForwardForward(cu.MLP([12, 30, 30, 4]), **SETTINGS[settings])
     untrained = cu.evaluate(rule, data.x_test, data.y_test)
     history = cu.train(rule, data, epochs=20, lr=0.01, optimizer="adam", batch_size=20, progress=False)

@@ -15,6 +15,7 @@ F_OF = {  # the activations, written out once more
     "relu": lambda a: a * (a > 0),
     "tanh": torch.tanh,
     "sigmoid": lambda a: 1 / (1 + torch.exp(-a)),
+    "hard_sigmoid": lambda a: a * (a > 0) * (a < 1) + (a >= 1),
     "linear": lambda a: a,
 }
 

@@ -96,7 +96,7 @@ def test_a_step_of_length_zero_stays_where_it_is():
 @pytest.mark.parametrize("name", cu.rules.ALL)
 def test_recording_changes_nothing_and_measures_the_whole_step(name):
     """Bit for bit, for every rule: also those that call the optimiser several times in a step."""
-    data = clusters()
+    data = clusters(blank=4)
     plain = runs.make_rule(name, [12, 9, 8, 4], 1)
     recorded = RecordedSteps(runs.make_rule(name, [12, 9, 8, 4], 1))
     start = parameters(recorded.net)

@@ -15,7 +15,7 @@ import pytest
 
 pytest.register_assert_rewrite("browser.pages", "browser.hands")  # so that their asserts say what was there
 
-from browser.pages import LEAVE, ROOT, SOON, TIDY, post, shoot  # noqa: E402
+from browser.pages import AUTHORIZED, LEAVE, ROOT, SOON, TIDY, TOKEN, post, shoot  # noqa: E402
 
 # No news pop-up over the corner; every cell rendered, also those out of sight.
 SETTINGS = {
@@ -65,19 +65,20 @@ def server(root, tmp_path_factory):
     folders = {"CONFIG_DIR": "config", "DATA_DIR": "data", "RUNTIME_DIR": "runtime"}
     env = os.environ | {f"JUPYTER_{name}": str(own / folder) for name, folder in folders.items()}
     env |= {"JUPYTERLAB_SETTINGS_DIR": str(own / "settings"), "JUPYTERLAB_WORKSPACES_DIR": str(own / "spaces")}
+    env |= {"JUPYTER_TOKEN": TOKEN}  # in a command line everybody could read it
     env |= {"PYTHONPATH": str(ROOT), "CI": "true", "IPYTHONDIR": str(ROOT / "tests" / "ipython")}
     log = (own / "server.log").open("w+")
     command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root", "--ip=127.0.0.1"]
     command += [f"--port={port}", "--ServerApp.port_retries=0", f"--ServerApp.root_dir={root}"]
     command += ["--ServerApp.disable_check_xsrf=True"]  # tests ask it for kernels without a page
-    command += ["--IdentityProvider.token=", "--ServerApp.password=", "--LabApp.extension_manager=readonly"]
+    command += ["--LabApp.extension_manager=readonly"]
     command += ["--LabApp.expose_app_in_browser=True", "--JupyterNotebookApp.expose_app_in_browser=True"]
     process = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
     base = f"http://127.0.0.1:{port}"
     try:
         for _ in range(600):
             try:
-                urllib.request.urlopen(f"{base}/api/status", timeout=5)
+                urllib.request.urlopen(urllib.request.Request(f"{base}/api/status", headers=AUTHORIZED), timeout=5)
                 break
             except (OSError, urllib.error.URLError):
                 time.sleep(0.2)
@@ -111,9 +112,10 @@ def kernel(server):
 
 
 @pytest.fixture(scope="session")
-def window(browser):
+def window(browser, server):
     """The page that tests open one address after the other in: JupyterLab loads there in half the time of a new one."""
     page = browser.new_page()
+    page.goto(f"{server}/api/status?token={TOKEN}")  # from here on a cookie says who it is
     yield page
     page.close()
 

@@ -2,11 +2,13 @@
 
 import json
 import os
+import secrets
 import urllib.request
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 SCREENSHOTS = ROOT / "screenshots"
+TOKEN = secrets.token_hex()  # without it the server, which runs code, would serve every user of this machine
 RUN_ALL = 300_000  # ms for all cells of a lesson, on a slow machine that does other things too
 SOON = 60_000  # ms for anything else
 
@@ -95,9 +97,12 @@ def shoot_pages(page, name):
         shoot(page, f"{name}-page-{i + 1:02}")
 
 
+AUTHORIZED = {"Authorization": f"token {TOKEN}"}
+
+
 def post(server, place, **what):
     """Ask the Jupyter server for something new; its answer."""
-    request = urllib.request.Request(f"{server}/api/{place}", json.dumps(what).encode(), method="POST")
+    request = urllib.request.Request(f"{server}/api/{place}", json.dumps(what).encode(), AUTHORIZED, method="POST")
     with urllib.request.urlopen(request, timeout=SOON / 1000) as answer:
         return json.load(answer)
 

@@ -1,5 +1,8 @@
 """What no page shows by itself is noticed all the same: without this, a test of a lesson could pass on a broken one."""
 
+import urllib.error
+import urllib.request
+
 import nbformat
 import pytest
 from browser.hands import press, wait_until
@@ -39,6 +42,13 @@ def opened(page, server, root, request):
         return page
 
     return run
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("place", ["kernels", "contents", "terminals", "sessions"])
+def test_the_server_does_nothing_for_those_without_its_token(server, place, method):
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        urllib.request.urlopen(urllib.request.Request(f"{server}/api/{place}", method=method), timeout=30)
 
 
 def test_an_error_in_the_callback_of_a_widget(opened):

@@ -34,14 +34,16 @@ def batch(net, n=4, targets="labels", seed=0):
     return x, torch.randn(n, classes, generator=generator, dtype=dtype).softmax(1)
 
 
-def clusters(n=203, n_val=41, inputs=12, classes=4, seed=0):
-    """A data set that trains in milliseconds: noisy points around one centre a class."""
+def clusters(n=203, n_val=41, inputs=12, classes=4, seed=0, blank=0):
+    """A data set that trains in milliseconds: noisy points around a centre a class; the first `blank` inputs are 0."""
     generator = torch.Generator().manual_seed(seed)
     centres = torch.randn(classes, inputs, generator=generator)
 
     def draw(count):
         y = torch.randint(0, classes, (count,), generator=generator)
-        return centres[y] + 0.5 * torch.randn(count, inputs, generator=generator), y
+        x = centres[y] + 0.5 * torch.randn(count, inputs, generator=generator)
+        x[:, :blank] = 0
+        return x, y
 
     return Dataset("clusters", "clusters", *draw(n), *draw(n_val), *draw(n_val))
 
@@ -76,7 +78,7 @@ def snapshot(rule):
         return None if tensor is None else (tuple(tensor.shape), tensor.tolist())
 
     return {
-        "state": {name: plain(value) for name, value in rule.state_dict().items()},
+        "state": {name: plain(v) for name, v in rule.state_dict().items() if not name.endswith("_extra_state")},
         "grad": [plain(p.grad) for p in rule.parameters()],
         "generator": rule.generator.get_state().tolist(),
         "torch": torch.get_rng_state().tolist(),

@@ -4,11 +4,11 @@ from course_utils.rules import KolenPollack
 from helpers import mutant
 
 BACK = "delta @ self.feedback_weights[l]"
-LEARNS, FADES = "self.add_grad(self.feedback_weights[l], gradient)", "1 - self.decay"
+LEARNS, FADES = "self.add_grad(self.feedback_weights[l], gradient.clone())", "1 - self.decay * w.requires_grad"
 SQUARE = "self.feedback_weights[l].shape[0] == self.feedback_weights[l].shape[1]"
 LAWLESS = {  # what breaks the law: (in the rule's source, instead of it)
     "minus": (LEARNS, LEARNS.replace("gradient", "-gradient")),
-    "half the rate": (LEARNS, LEARNS.replace("gradient", "gradient / 2")),
+    "half the rate": (LEARNS, LEARNS.replace("gradient", "(gradient / 2)")),
     "other batch": (LEARNS, LEARNS.replace("gradient", "gradient.roll(1, dims=1)")),
     "fixed feedback": (LEARNS, "pass"),
     "unequal decay": (FADES, "1 - self.decay / (1 + (w is self.feedback_weights[l]))"),

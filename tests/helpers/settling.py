@@ -35,7 +35,8 @@ def wrong(name, base=PredictiveCoding):
 
 def predictions(net, states, x):
     """μ_1 … μ_L of states v_1 … v_{L−1}, written out once more."""
-    f = {"relu": torch.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid, "linear": lambda v: v}[net.activation_name]
+    own = {"linear": lambda v: v, "hard_sigmoid": lambda v: v * (v > 0) * (v < 1) + (v >= 1)}
+    f = own.get(net.activation_name) or getattr(torch, net.activation_name)
     below = [x, *map(f, states)]
     return [h @ w.T + b for h, w, b in zip(below, net.weights, net.biases, strict=True)]
 

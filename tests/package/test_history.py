@@ -39,7 +39,7 @@ def test_rows_hold_what_they_say():
 
 
 def test_training_accuracy_is_that_of_the_first_images(monkeypatch):
-    monkeypatch.setattr("course_utils.training.TRAINING_IMAGES", 50)
+    monkeypatch.setattr("course_utils.evaluation.TRAINING_IMAGES", 50)
     rule, history = train()
     assert history.rows[-1]["train_accuracy"] == cu.evaluate(rule, DATA.x_train[:50], DATA.y_train[:50])
 

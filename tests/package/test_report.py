@@ -32,7 +32,8 @@ def empty_house(tmp_path, monkeypatch):
 
 def test_it_says_all_that_a_bug_report_needs():
     found = lines()
-    assert {"course", "python", "platform", "device", "cores", "memory", "MNIST"} < set(found)
+    needed = {"course", "python", "platform", "device", "cores", "memory", "disk", "MNIST", "runs in", "numbers", "set"}
+    assert needed < set(found)
     for name in ("torch", "torchvision", "numpy", "ipywidgets", "jupyterlab", "jupyterlab_widgets"):
         assert found[name] == (torch.__version__ if name == "torch" else importlib.metadata.version(name))
     assert found["course"].startswith(importlib.metadata.version("without-backprop"))
@@ -73,6 +74,43 @@ def test_it_says_where_mnist_is_or_what_becomes_of_it(empty_house, monkeypatch):
     assert lines()["MNIST"] == "in ~/course/data/MNIST/raw"
 
 
+@pytest.mark.parametrize("ending", ["", ".gz"])
+def test_it_finds_the_files_in_every_form(ending, empty_house):
+    empty_house.mkdir(parents=True)
+    for file in files.FILES:
+        (empty_house / f"{file}{ending}").write_bytes(b"")
+    assert lines()["MNIST"] == "in ~/course/data/MNIST/raw"
+
+
+def test_it_names_each_condition_that_a_fault_may_hang_on(empty_house, monkeypatch):
+    for name in report.os.environ:
+        monkeypatch.delenv(name)
+    assert lines()["set"] == "nothing"
+    for name, value in {"CI": "true", "CUDA_VISIBLE_DEVICES": "", "https_proxy": "http://me:secret@host"}.items():
+        monkeypatch.setenv(name, value)
+    assert lines()["set"] == "CI=true, CUDA_VISIBLE_DEVICES=, https_proxy (an address)" and "secret" not in str(lines())
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert ", as root, output" in lines()["runs in"] and f"in {Path.cwd()}" in lines()["runs in"]
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert "root" not in lines()["runs in"].split(", output")[0]
+    assert lines()["numbers"] == "torch.float32, gradients on"
+    with torch.no_grad():
+        assert lines()["numbers"] == "torch.float32, gradients OFF"
+    assert lines()["disk"].endswith("GB free in ~/course")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert lines()["disk"].endswith(", READ-ONLY")
+    monkeypatch.setattr(report, "commit", lambda: "abc1234")
+    assert "commit abc1234, in" in lines()["course"]
+
+
+def test_it_works_for_a_user_without_a_home(monkeypatch):
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    assert lines()["python"].startswith(platform.python_version())
+
+
 def test_it_neither_downloads_nor_imports_anything(empty_house, monkeypatch):
     monkeypatch.setattr(files, "_download", lambda *_: pytest.fail("it downloads"))
     before = set(sys.modules)
@@ -102,7 +140,7 @@ def test_it_works_where_the_course_is_not_installed(monkeypatch):
     monkeypatch.setattr(importlib.metadata, "requires", absent)
     monkeypatch.setattr(importlib.metadata, "version", absent)
     found = lines()
-    assert found["course"].startswith("MISSING, in ") and found["numpy"] == "MISSING"
+    assert found["course"].startswith("MISSING, commit ") and found["numpy"] == "MISSING"
 
 
 def test_a_container_s_limit_counts(tmp_path, monkeypatch):

@@ -1,5 +1,8 @@
 """tools/lessons.py: a lesson is found by its number and knows its places; its study has the defaults in every block."""
 
+import os
+import re
+
 import pytest
 from helpers import small_course as course
 from helpers.small_course import write
@@ -53,3 +56,34 @@ def test_defaults_hold_for_every_block_that_says_nothing_else(tree):
     write(tree, "lessons/06_toy_rule/study.yaml", study)
     first, second = {"seeds": 5, "lrs": [0.1], "rules": ["A"]}, {"seeds": 3, "lrs": [0.1], "rules": ["B"]}
     assert lessons.study(lesson) == {"blocks": [first, second], "targets": [{"rule": "A"}]}
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "made" / "cost.yaml"
+    lessons.write(path, "old ü")
+    assert path.read_bytes() == "old ü".encode() and [p.name for p in path.parent.iterdir()] == ["cost.yaml"]
+    seen = []
+
+    def power_cut(_):
+        seen.append(path.read_text(encoding="utf-8"))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", power_cut)
+    with pytest.raises(KeyboardInterrupt):
+        lessons.write(path, "new")
+    assert seen == [path.read_text(encoding="utf-8")] == ["old ü"]
+    assert [p.name for p in path.parent.iterdir()] == ["cost.yaml"]
+
+
+IN_PLACE = re.compile(r"\.(write_text|write_bytes|to_csv|savefig|unlink|rename)\(([^)]*)")
+
+
+def test_no_tool_writes_a_table_in_place():
+    """What a killed tool leaves is the old table or the new one: they write by `lessons.write` alone."""
+    found = {}
+    for path in lessons.ROOT.glob("tools/*.py"):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            call = IN_PLACE.search(line)
+            if call and not call[2].startswith(("index=False", "picture")):  # into the memory
+                found[path.name] = found.get(path.name, []) + [call[0]]
+    assert found == {"lessons.py": [".unlink(missing_ok=True"], "results.py": [".unlink("]}

@@ -3,6 +3,7 @@
 import re
 
 import pandas as pd
+import torch
 
 import course_utils as cu
 from tools.lessons import ROOT
@@ -27,6 +28,15 @@ def test_the_example_of_a_rule_of_ones_own_runs(monkeypatch, capsys):
     last = cu.metrics.gradient_statistics(rule, data.x_train[:100], data.y_train[:100], draws=200).iloc[-1]
     assert abs(last.projection - 1) < 4 * last.projection_se
     assert abs(last.variance - 1) < 4 * last.variance_se
+
+
+def test_the_example_of_torch_s_own_tools_runs(capsys):
+    (code,) = [block for block in re.findall(r"```python\n(.*?)```", README, re.S) if "register_step_pre_hook" in block]
+    digits = cu.load_dataset("digits", device="cpu")  # fewer: it takes more epochs
+    exec(code.replace("epochs=1", "epochs=20"), names := {"cu": cu, "torch": torch, "data": digits})
+    frame, scheduler = names["history"].frame, names["scheduler"]
+    assert frame.val_accuracy.iloc[-1] > 0.8 and frame.silent.between(0.1, 0.9).all()
+    assert scheduler.last_epoch == names["history"].steps and "silent" in capsys.readouterr().out
 
 
 def test_the_quoted_speeds_are_those_of_the_stored_table():
@@ -55,3 +65,28 @@ def test_the_quoted_speeds_on_a_gpu_are_those_of_the_stored_table():
     quoted += [("PredictiveCoding(inference_steps=20)", measure) for measure in measures[:2]]
     assert re.findall(r"\d+\.\d\d", speeds) == [f"{table.gpu[row]:.2f}" for row in quoted]
     assert table.device.unique().tolist() == ["NVIDIA H200"] and "an NVIDIA H200" in speeds
+
+
+def blocks_of(heading):
+    """The Python under a heading."""
+    (text,) = re.findall(rf"^## {heading}\n(.*?)^## ", README, re.M | re.S)
+    return re.findall(r"```python\n(.*?)```", text, re.S)
+
+
+def test_the_examples_of_ones_own_data_run(tmp_path, monkeypatch, capsys):
+    from sklearn.datasets import load_iris
+
+    iris = load_iris(as_frame=True)
+    table = iris.data.assign(soil=["dry", "wet", "wet"] * 50, kind=iris.target.map(dict(enumerate(iris.target_names))))
+    table.to_csv(tmp_path / "flowers.csv", index=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("course_utils.sweeps.RESULTS", tmp_path / "results")
+    of_a_table, of_images = blocks_of("Your own data")
+    exec(of_a_table, found := {})
+    assert repr(found["flowers"]) == "<Dataset flowers: 108 + 12 + 30 examples of 6 numbers>"
+    assert list(found["kinds"]) == ["setosa", "versicolor", "virginica"]
+    assert float(capsys.readouterr().out.split()[-1]) > 0.8
+    exec(of_images, found := {})
+    assert repr(found["data"]) == "<Dataset photos: 540 + 60 + 100 examples of 3072 numbers>"
+    assert set(found["frame"].dataset) == {"photos"} and found["frame"].test_accuracy.notna().sum() == 4
+    assert 0 <= found["data"].x_train.min() and 0.99 < found["data"].x_train.max() <= 1
