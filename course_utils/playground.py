@@ -4,10 +4,12 @@ import asyncio
 import math
 import time
 import traceback
+import weakref
 from collections import deque
 from functools import partial
 from html import escape
 from itertools import cycle
+from typing import Any
 
 import ipywidgets as widgets
 from IPython.core.pylabtools import print_figure
@@ -15,12 +17,12 @@ from matplotlib.figure import Figure
 
 from course_utils import plots
 from course_utils.checks import check_dataset
-from course_utils.history import History
 from course_utils.live import LIVE, LiveRun
 from course_utils.rule import Rule
 
 WIDE, LABEL = {"width": "32em", "max_width": "100%"}, {"description_width": "15em"}
 SLIDER = {"layout": WIDE, "style": LABEL, "continuous_update": False}  # one move is one entry in the code
+_made: "weakref.WeakSet[Playground]" = weakref.WeakSet()
 _png = partial(print_figure, bbox_inches=None, pil_kwargs={"compress_level": 1})  # the quickest
 
 
@@ -30,7 +32,7 @@ class Playground(widgets.VBox):
     rule_class: a subclass of `Rule` (the class, not a rule made from it). data: as from `load_dataset`. sizes: None
     means one hidden layer of 128 units. training: more arguments for `train`, such as {"optimizer": "adam"}; network:
     for `MLP`, such as activation="tanh". ValueError for a class that is no rule, and for what these refuse. Without an
-    event loop `run_steps` drives the run.
+    event loop `run_steps` drives the run. Making one ends the runs that Train drives in others; so does close().
     Attributes: sliders, {name: widget}; train, stop, reset, show_code, the buttons; rule and history, of the run on the
     screen; task, while Train drives it (to be awaited: it raises what goes wrong).
     """
@@ -49,7 +51,7 @@ class Playground(widgets.VBox):
         self.training = {"epochs": epochs, "schedule": "constant", "seed": seed, **probing, **(training or {})}
         self.runs: deque = deque(maxlen=5)  # (look, LiveRun); the last is the one on the screen:
         self.run: LiveRun
-        self.history: History
+        self.history: Any  # its History
         self.looks = cycle(plots.PALE)
         self.figure = Figure(figsize=(9, 4.2), dpi=100)  # pyplot would keep it for ever
         self.samples_shown, self.next_draw, self.drawn = 10 * every, 0.0, None
@@ -57,7 +59,14 @@ class Playground(widgets.VBox):
         self._make_sliders()
         super().__init__(self._parts())
         self.add_class("cu-playground")
+        for lab in [lab for lab in _made if lab.task]:  # the cell run again leaves one training, with no Stop
+            lab._on_loop(lab.run.stop)
+        _made.add(self)
         self._begin()
+
+    def close(self):
+        _ = "run" in vars(self) and self.run.stop()
+        super().close()
 
     def _make_sliders(self):
         top = 10.0 ** math.ceil(math.log10(self.rule_class.lr) + 2)
@@ -88,7 +97,7 @@ class Playground(widgets.VBox):
         self.show_code = self._button("Show code", self._show_code, "code that repeats the run on the screen")
         self.image, self.status, self.message, self.code = _picture(900), widgets.HTML(), widgets.HTML(), widgets.HTML()
         shown = {"figure": self.image, "status": self.status, "message": self.message, "code": self.code}
-        for name, widget in {**self.sliders, **shown}.items():
+        for name, widget in (self.sliders | shown).items():
             widget.add_class("cu-" + name.replace("_", "-"))
         return [columns, widgets.HBox([self.train, self.stop, self.reset, self.show_code]), *shown.values()]
 
@@ -98,8 +107,7 @@ class Playground(widgets.VBox):
         return button
 
     def _on_loop(self, action, *arguments):
-        # Some kernels run callbacks in a thread of their own, in the middle of a step. What touches the run belongs
-        # between two chunks of it, on its own loop.
+        # Some kernels run callbacks in a thread of their own, amid a step: what touches the run belongs on its loop.
         here = asyncio._get_running_loop()
         if self.loop is None or self.loop.is_closed():
             self.loop = here
@@ -109,8 +117,7 @@ class Playground(widgets.VBox):
             self.loop.call_soon_threadsafe(self._guarded, action, *arguments)
 
     def _guarded(self, action, *arguments):
-        # Jupyter hides the errors of callbacks: show them here, and let them go on.
-        try:
+        try:  # Jupyter hides the errors of callbacks: show them here, and let them go on
             action(*arguments)
         except Exception as error:
             self.message.value = _in_words(error)
@@ -217,8 +224,7 @@ def _slider(text, default, low, high, scale):
     if whole:
         options = {round(low * 2 ** (i / 2)) for i in range(2 * int(math.log2(high / low)))} | {default, high}
         return widgets.SelectionSlider(options=sorted(options), **look)
-    ends = {"min": math.log10(low), "max": math.log10(high)}
-    return widgets.FloatLogSlider(**ends, step=0.05, readout_format=".2g", **look)
+    return widgets.FloatLogSlider(min=math.log10(low), max=math.log10(high), step=0.05, readout_format=".2g", **look)
 
 
 def under_slider(draw, options, value, name, size=(6.4, 3.4), columns=1):

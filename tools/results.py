@@ -81,7 +81,9 @@ class Block:
         if phase == "confirm":
             settings = {name: value for name, value in settings.items() if name != "eval_every"} | {"test": False}
         seeds = {"search": 1, "confirm": self.confirm_seeds, "seeds": self.seeds}[phase]
-        return sweeps.grid(self.rules, self.sizes, self.rates(phase), seeds=seeds, **settings)
+        rates = self.rates(phase)
+        rules = [rule for rule in self.rules if rates[rule] or rates[rule] is None]
+        return sweeps.grid(rules, self.sizes, rates, seeds=seeds, **settings) if rules else []
 
     def walk_on(self, phase):
         """Add the next rate wherever the best stands at the edge of its grid; was there any?"""
@@ -183,7 +185,7 @@ def note_costs(studies):
     for lesson, blocks in studies.items():
         new = [path for path in files_of(blocks) if path not in seen]
         seen |= set(new)
-        seconds = sum(pd.read_csv(path).processor_seconds[0] for path in new)
+        seconds = sum(runs.read_run(path).processor_seconds[0] for path in new)
         cost.note(lesson, "results", {"runs": len(new), "core_seconds": round(seconds), **facts})
 
 
