@@ -1,5 +1,6 @@
 # Exported from lessons/05_evolution/lesson.md. Edit the lesson, not this file.
 
+import functools
 import math
 from types import SimpleNamespace
 from typing import Any
@@ -134,6 +135,7 @@ class EvolutionStrategy(Rule):
         return (plus - minus) / (2 * self.draws)  # (4)
 
 
+@functools.cache
 def constants(n, population, diagonal):
     """The constants of Hansen's tutorial for n numbers, with positive weights only, as a namespace.
 
@@ -170,10 +172,13 @@ class MutationCloud(nn.Module):
         super().__init__()
         like = torch.empty(0) if like is None else like
         self.n, self.population, self.diagonal = n, population, diagonal
-        self.constants = constants(n, population, diagonal)
         self.C = nn.Buffer(like.new_ones(n) if diagonal else torch.eye(n).to(like))
         self.p_sigma, self.p_c = nn.Buffer(like.new_zeros(n)), nn.Buffer(like.new_zeros(n))
         self.std, self.generations = nn.Buffer(like.new_tensor(std)), nn.Buffer(like.new_tensor(0.0))
+
+    @property
+    def constants(self):
+        return constants(self.n, self.population, self.diagonal)
 
     def draw(self, generator):
         """Gaussian z and steps y = C^½ z, (λ, n) each."""
@@ -249,7 +254,7 @@ class CMAES(FewNumbers, Rule):
     """
 
     title = "CMA-ES"
-    look = ("green", "-")
+    look = ("black", "long dashes")
     lr = 1.0
     population = Knob(20, whole(4), slider=(4, 256, "log"))
     initial_std = Knob(0.3, above(0), slider=(0.01, 3.0, "log"))
