@@ -6,9 +6,10 @@
     python -m tools.results 28 29 --rules ZIL    these rules' files alone; the others', and the cost, stay as they are
 
 study.yaml is a list of `blocks:`, each of them rules, sizes, lrs, seeds, epochs, …; `defaults:` holds for all blocks.
-`rules: all` means every rule of the registry, and `also:` lists more. The learning rate is chosen on validation (one
-seed, one epoch on 20,000 images, if search_epochs and search_images do not say otherwise), unless only one is given.
-While the best rate of a rule stands at the edge of its grid, the next one is tried, six times at most.
+`rules: all` means every rule of the registry that can teach these sizes, and `also:` lists more.
+The learning rate is chosen on validation (one seed, one epoch on 20,000 images, if search_epochs and search_images do
+not say otherwise), unless only one is given. While the best rate of a rule stands at the edge of its grid, the next
+one is tried, six times at most.
 `confirm: 2` then runs the winner and the two smaller rates next to it for the whole length, again on validation, for
 a short race prefers rates that are too high for a long one; `confirm_seeds: 3` takes the mean of three seeds, and of
 rates within one standard error of the best the smallest. Then the seeds run.
@@ -108,7 +109,7 @@ def read_block(
     rules, sizes, lrs, seeds=5, also=(), confirm=0, confirm_seeds=1, search_images=20_000, search_epochs=1, **settings
 ):
     """A block as it stands in study.yaml."""
-    rules = [*(list(cu.rules.ALL) if rules == "all" else rules), *also]
+    rules = [*(cu.rules.able(sizes) if rules == "all" else rules), *also]
     function = pkgutil.resolve_name(settings.pop("function", "course_utils.runs.one_run"))
     settings = {"dataset": "mnist", "test": True, "function": function, **settings}
     search = {name: value for name, value in settings.items() if name not in NOT_IN_SEARCH}
