@@ -197,7 +197,7 @@ class MutationCloud(nn.Module):
     def adapt(self, z, y):
         """Move paths, shape and size after the better half of a generation, z and y (μ, n), the fittest first."""
         k = self.constants
-        self.generations += 1
+        self.generations.add_(1)
         faded, gain = 1 - k.c_sigma, math.sqrt(k.c_sigma * (2 - k.c_sigma) * k.mass)
         self.p_sigma.mul_(faded).add_(gain * self.mean_of(z))  # (10), where z is C^-½ y
         length = self.p_sigma.norm() / k.length
@@ -217,6 +217,8 @@ class FewNumbers:
     """What a rule needs that mutates all numbers of a small network in one row, or (frozen) those of its readout."""
 
     net: Any
+    title: str
+    fresh_cloud: Any  # (numbers, like): what draws the mutants
     largest = 1_000  # numbers in the network: a covariance holds their square
 
     @property
