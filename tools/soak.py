@@ -129,7 +129,7 @@ KINDS = {
     "control": lambda name: runs.make_rule(f"FrozenHidden({name})", [784, 16, 10], 0),
     "noisy feedback": lambda name: NoisyFeedback(runs.make_rule(name, [784, 16, 10], 0), 1.0),
 }
-TRIED = [("plain", name) for name in cu.rules.ALL if name != "BidirectionalPredictiveCoding"]
+TRIED = [("plain", name) for name in cu.rules.able([784, 16, 10]) if name != "BidirectionalPredictiveCoding"]
 TRIED += [("control", name) for name in ("KolenPollack", "WeightMirror", "IncrementalPredictiveCoding", "Backprop")]
 TRIED += [("noisy feedback", name) for name in ("FeedbackAlignment", "SignSymmetry", "DirectFeedbackAlignment")]
 
@@ -174,10 +174,10 @@ def interrupts(times, moments):
 
 
 def lasting(kind, rule):
-    """What training may not move: the frozen control's hidden layers, feedback that does not learn."""
-    if kind == "control":
-        return list(rule.hidden_parameters())
-    return [b for b in getattr(rule, "feedback_weights", ()) if b is not None] if kind == "noisy feedback" else []
+    """What training may not move: the control's hidden layers, what feedback is made of (its signs may follow W's)."""
+    own = rule.rule.state_dict(keep_vars=True) if kind == "noisy feedback" else {}
+    fixed = [b for name, b in own.items() if not name.startswith(("net.", "_"))]
+    return list(rule.hidden_parameters()) if kind == "control" else fixed
 
 
 TOLERANCE = 0.05  # of the memory after the first tenth, when all that is made once has been made
