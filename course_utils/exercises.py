@@ -29,6 +29,8 @@ def _short(value):
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+# How far the numbers of a type may be off and still be right.
+PRECISION = {torch.float64: 1e-7, torch.float32: 1e-5}
 # What a wrong answer most often is, tried in this order: (the name of the mistake, what undoes it)
 MISTAKES = [
     ("the sign is turned round", lambda mine, _: -mine),
@@ -37,6 +39,10 @@ MISTAKES = [
     ("it takes the mean over the batch twice", lambda mine, batch: mine * batch),
     ("it is the transpose and sums over the batch (missing 1/batch)", lambda mine, batch: mine.T / batch),
     ("the sign is turned round and 1/batch is missing", lambda mine, batch: -mine / batch),
+    ("it is half of what is asked: a factor 2 is missing, or a ½ too many", lambda mine, _: 2 * mine),
+    ("it is twice what is asked: a ½ is missing, or a factor 2 too many", lambda mine, _: mine / 2),
+    ("the sign is turned round and it is half of what is asked", lambda mine, _: -2 * mine),
+    ("the sign is turned round and it is twice what is asked", lambda mine, _: -mine / 2),
 ]
 
 
@@ -44,8 +50,10 @@ def check_update(mine, reference, shapes, mutants=None, trials=3):
     """Try the learner's function against the reference on random float64 tensors; return the one to go on with.
 
     mine, reference: functions of the tensors named in `shapes`, {name: shape}, called by keyword; the first
-    dimension of the first shape is the batch. mutants: {the name of a mistake: function}, likely wrong answers
-    to compare with when the general ones (sign, transpose, sum for mean) do not explain it.
+    dimension of the first shape is the batch. mutants: {the name of a mistake: function}, likely wrong answers,
+    with which yours is compared before the general ones (sign, transpose, sum for mean, factor 2).
+    Right is what agrees to 1e-7, in float32 to 1e-5. Where an input has the answer's shape, as a state before and after
+    a step, the general mistakes are also looked for in the step alone.
     Never raises: prints ✓ and returns `mine`; or NOT DONE (it returned None); or what is wrong, with yours, the
     true value and the largest difference; in the last two cases it returns `reference`.
     """
@@ -72,8 +80,9 @@ def _problem(mine, given, expected, mutants):
     if answer is None:
         return "NOT DONE: your function returned None."
     if not isinstance(answer, torch.Tensor):
-        return f"✗ not yet: it returned a {type(answer).__name__}; a tensor of shape {tuple(expected.shape)} is asked"
-    if answer.dtype != expected.dtype:
+        asked = f"✗ not yet: it returned a {type(answer).__name__}; a tensor of shape {tuple(expected.shape)} is asked"
+        return asked + _right_numbers(answer, expected)
+    if answer.dtype not in PRECISION:
         return f"✗ not yet: yours holds {answer.dtype}; asked is the type of what you were given, {expected.dtype}"
     if _same(answer, expected):
         return None
@@ -86,18 +95,34 @@ def _problem(mine, given, expected, mutants):
     return f"✗ not yet: yours and true differ by up to {largest:.3g}{heads}{likely}"
 
 
+def _right_numbers(answer, expected):
+    """How a number, a list or an array that is right but for its type becomes a tensor; else nothing."""
+    with suppress(Exception):  # what is no numbers at all
+        if _same(torch.as_tensor(answer, dtype=expected.dtype), expected):
+            return ". The numbers are right: hand them to torch.as_tensor(…), since the network goes on with tensors."
+    return ""
+
+
 def _same(one, other):
-    alike = isinstance(one, torch.Tensor) and (one.shape, one.dtype) == (other.shape, other.dtype)
-    return alike and torch.allclose(one, other, rtol=1e-9, atol=1e-12)
+    """Equal but for rounding, in the coarser type of the two: what float32 holds is right to seven digits."""
+    if not isinstance(one, torch.Tensor) or one.shape != other.shape or one.dtype not in PRECISION:
+        return False
+    scale = max(1.0, other.abs().max().item()) if other.numel() else 1.0
+    return torch.allclose(one.to(other.dtype), other, rtol=PRECISION[one.dtype], atol=PRECISION[one.dtype] * scale)
 
 
 def _likely_mistake(answer, expected, given, mutants):
-    batch = len(next(iter(given.values())))
-    for name, undo in MISTAKES:
-        if (answer.ndim == 2 or "transpose" not in name) and _same(undo(answer, batch), expected):
-            return f"\n  Likely: {name}."
     for name, mutant in mutants.items():
         with suppress(Exception):  # no explanation, but no reason to stop the notebook either
-            if _same(mutant(**given), answer):
+            if _same(answer, torch.as_tensor(mutant(**given))):
                 return f"\n  Likely: {name}."
+    batch = len(next(iter(given.values())))
+    for what, start in [("it", 0), *((f"the step from {name}", value) for name, value in given.items())]:
+        if torch.is_tensor(start) and not start.shape == answer.shape == expected.shape:
+            continue
+        if what != "it" and _same(answer + start, expected):
+            return f"\n  Likely: it is {what} alone; {what.split()[-1]} after the step is asked."
+        for name, undo in MISTAKES:
+            if (answer.ndim == 2 or "transpose" not in name) and _same(undo(answer - start, batch), expected - start):
+                return f"\n  Likely: {name if what == 'it' else f'in {what}, {name}'}."
     return ""

@@ -66,7 +66,13 @@ def test_check_is_skipped_for_the_stand_in_data(capsys, monkeypatch):
 
 
 def test_right_answers_are_returned(capsys):
-    for mine in (reference, lambda delta, h: torch.einsum("bi,bj->ij", delta, h).div(delta.shape[0])):
+    forms = [
+        reference,
+        lambda delta, h: torch.einsum("bi,bj->ij", delta, h).div(delta.shape[0]),
+        lambda delta, h: reference(delta.float(), h.float()),  # right to what its type can hold
+        lambda delta, h: reference(delta, h) + 1e-8,
+    ]
+    for mine in forms:
         was_mine, out = verdict(capsys, mine)
         assert was_mine and "✓" in out and "✗" not in out
 
@@ -83,6 +89,10 @@ MISTAKES = {
     "mean over the batch twice": lambda delta, h: delta.T @ h / len(h) ** 2,
     "transpose and sums over the batch": lambda delta, h: h.T @ delta,
     "sign is turned round and 1/batch is missing": lambda delta, h: -delta.T @ h,
+    "it is half of what is asked": lambda delta, h: delta.T @ h / len(h) / 2,
+    "it is twice what is asked": lambda delta, h: 2 * delta.T @ h / len(h),
+    "turned round and it is half": lambda delta, h: -delta.T @ h / len(h) / 2,
+    "turned round and it is twice": lambda delta, h: -2 * delta.T @ h / len(h),
 }
 
 
@@ -111,7 +121,11 @@ def test_a_wrong_answer_shows_yours_true_and_the_largest_difference(capsys):
         (lambda delta, h: reference(delta, h)[0], r"yours has shape (7,), asked is (3, 7)"),
         (lambda delta, h: reference(delta, h).sum(), "yours has shape ()"),
         (lambda delta, h: reference(delta, h)[None], "yours has shape (1, 3, 7)"),
-        (lambda delta, h: reference(delta, h).float(), "yours holds torch.float32"),
+        (lambda delta, h: reference(delta, h).numpy(), "The numbers are right: hand them to torch.as_tensor"),
+        (lambda delta, h: reference(delta, h).tolist(), "The numbers are right: hand them to torch.as_tensor"),
+        (lambda delta, h: reference(delta, h).half(), "yours holds torch.float16"),
+        (lambda delta, h: (reference(delta, h) + 1e-4).float(), "differ by up to 0.0001"),
+        (lambda delta, h: reference(delta, h) + 1e-6, "differ by up to 1e-06"),
         (lambda delta, h: reference(delta, h) > 0, "yours holds torch.bool"),
         (lambda delta, h: reference(delta, h).long(), "yours holds torch.int64"),
         (lambda delta, h: reference(delta, h) * float("nan"), "differ by up to nan"),
@@ -121,6 +135,25 @@ def test_a_wrong_answer_shows_yours_true_and_the_largest_difference(capsys):
 def test_nothing_a_learner_writes_raises_even_under_ci(mine, message, capsys, ci):
     was_mine, out = verdict(capsys, mine)
     assert not was_mine and message in out
+
+
+def moved(w, pull):
+    return w - 0.1 * pull
+
+
+@pytest.mark.parametrize(
+    "mine, name",
+    [
+        (lambda w, pull: w + 0.1 * pull, "in the step from w, the sign is turned round"),
+        (lambda w, pull: w - 0.2 * pull, "in the step from w, it is twice what is asked"),
+        (lambda w, pull: w - 0.1 * pull / len(w), "in the step from w, it takes the mean over the batch twice"),
+        (lambda w, pull: -0.1 * pull, "it is the step from w alone"),
+        (lambda w, pull: w, ""),
+    ],
+)
+def test_where_the_answer_is_a_state_after_a_step_the_step_is_compared(mine, name, capsys):
+    was_mine, out = verdict(capsys, mine, moved, {"w": (5, 3), "pull": (5, 3)})
+    assert not was_mine and (name in out if name else "Likely" not in out)
 
 
 def test_mutants_explain_a_mistake_of_their_own(capsys):
