@@ -22,7 +22,7 @@ NOTEBOOKS    = $(if $(N),$(N:%=notebooks/%_*.ipynb),notebooks/*.ipynb)
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help .venv data lab test beside check lint types spelling build-check clock units notebooks-test offline browser \
-        build lesson results figures bench cost soak lock audit clean
+        build lesson assignment results figures bench cost soak lock audit clean
 
 # An environment made in another folder (the clone was moved), or whose Python has gone, counts as missing.
 $(shell { [ "$$(cat $(STAMP))" = "$$(pwd -P)" ] && $(PY) -c ''; } >/dev/null 2>&1 || rm -f $(STAMP))
@@ -109,6 +109,10 @@ lesson: $(STAMP)  ## run one lesson, write an HTML page: make lesson N=06
 	 echo "[lesson] running $$1"; \
 	 $(PY) -m nbconvert --log-level=ERROR --to html --execute --ExecutePreprocessor.timeout=600 --output-dir html "$$1" && \
 	 echo "html/$$(basename "$$1" .ipynb).html"
+
+assignment: $(STAMP)  ## a lesson to hand in, without its solutions, in assignments/: make assignment N=06
+	@test -n "$(N)" || { echo "Which lesson? For example: make assignment N=06"; exit 2; }
+	@$(PY) -m tools.assignment $(N) $(ARGS)
 
 # An interrupted run goes on where it was; `make results ARGS=--fresh` begins from nothing.
 results: $(STAMP)  ## measure all stored tables anew, or one lesson's: make results N=06
