@@ -79,8 +79,9 @@ def test_backward_changes_nothing_but_grad(rule_class, knobs):
 @every_rule
 def test_one_example_and_one_layer_are_enough(rule_class):
     for sizes in ((7, 3), (7, 6, 3)):
-        net = small_net(sizes)
-        assert all(torch.isfinite(g).all() for g in grads(rule_class(net), *batch(net, n=1)))
+        rule = rule_class(net := small_net(sizes))
+        rule.backward(*batch(net, n=1))
+        assert all(torch.isfinite(p.grad).all() for _, p in rule.taught())
 
 
 @every_rule
@@ -229,11 +230,32 @@ def network():
     return cu.MLP([9, 12, 3], seed=0)
 
 
+def wide():
+    """Four clusters far apart in a space of two hundred noisy inputs: six random directions hardly see them."""
+    generator = torch.Generator().manual_seed(9)  # 0 would draw the weights of network 0
+    centres, y = torch.randn(4, 200, generator=generator), torch.randint(0, 4, (3_000,), generator=generator)
+    x = centres[y] + 4 * torch.randn(3_000, 200, generator=generator)
+    parts = zip(x.split((2_000, 500, 500)), y.split((2_000, 500, 500)), strict=True)
+    return cu.data.Dataset("wide", "wide", *(tensor for part in parts for tensor in part))
+
+
+def sees_labels(rule_class):
+    """By experiment: does the gradient of a hidden layer change with the labels?"""
+    net = small_net()
+    x, y = batch(net)
+    one, other = (grads(rule_class(net, seed=1).double(), x, labels) for labels in (y, (y + 1) % 3))
+    return not all(torch.equal(one[l], other[l]) for l in range(net.depth - 1))
+
+
 RANDOM_FEATURES = accuracy(FrozenHidden(rules.Backprop(network())), signs())
 
 
 @every_rule
 def test_its_hidden_layer_learns(rule_class):
+    if not sees_labels(rule_class):  # it finds by itself where the inputs vary
+        learnt, random = (around(rule_class(cu.MLP([200, 6, 4], seed=0))) for around in (lambda rule: rule, FrozenHidden))
+        assert accuracy(learnt, wide()) > accuracy(random, wide()) + 0.07
+        return
     assert accuracy(rule_class(network(), **HELP.get(rule_class.__name__, {})), signs()) > RANDOM_FEATURES + 0.07
 
 
