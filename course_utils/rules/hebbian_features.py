@@ -1,5 +1,7 @@
 # Exported from lessons/11_hebbian_features/lesson.md. Edit the lesson, not this file.
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 
@@ -7,14 +9,71 @@ from course_utils.rule import FeedbackWeights as Buffers  # a list of tensors th
 from course_utils.rule import Knob, Rule, above, one_of
 
 
-class Sanger(Rule):
+class HebbianLayers:
+    """Hidden layers that see no error: each takes the mean off its inputs and hands on what it says over its spread.
+
+    means[l] (inputs of layer l + 1) and variances[l] (its units) are running means over some `memory` batches, which the
+    rule that inherits this moves in `step`. The readout reads the last layer's features and learns by the delta rule.
+    """
+
+    net: Any
+    rate: Any
+    change: Any
+    left_out: Any
+    means: Any
+    variances: Any
+    seen: Any
+    memory = 100
+
+    def responses(self, x, noisy=True):
+        """Of each hidden layer (what comes in, the same centred, y, features), each (batch, units)."""
+        h, noise = self.net.check_input(x), self.net.draw_activity_noise(x) if noisy else [None] * self.net.depth
+        for l, (mean, variance) in enumerate(zip(self.means, self.variances, strict=True)):
+            came_in, c = h, h - mean
+            y = F.linear(c, self.net.weights[l], noise[l])  # (1)
+            spread = (variance + 1e-3 * variance.mean()).clamp(min=1e-12).sqrt()  # silent neurons stay quiet
+            h = self.net.nonlinearity(y / spread)  # (6)
+            yield came_in, c, y, h
+
+    def features(self, x):
+        """What the readout reads, (batch, units of the last hidden layer)."""
+        return [self.net.check_input(x), *(h for *_, h in self.responses(x))][-1]
+
+    def gradients(self, x, y, whole=False):
+        """(loss, one tensor for each of `taught()`); whole: with what the rule leaves out, without activity noise."""
+        layers = list(self.responses(x, noisy=not whole))
+        changes = [self.change(l, c, said) for l, (_, c, said, _) in enumerate(layers)]
+        if whole:
+            changes = [new + self.left_out(l, *layers[l][1:3]) for l, new in enumerate(changes)]
+        z = layers[-1][-1] if layers else self.net.check_input(x)
+        scores = F.linear(z, self.net.weights[-1], self.net.biases[-1])
+        error = self.net.output_error(scores, y) / len(x)
+        return self.net.loss(scores, y), [*(-self.rate * new for new in changes), error.T @ z, error.sum(0)]
+
+    @torch.no_grad()
+    def reference_gradient(self, x, y):
+        return self.gradients(x, y, whole=True)[1]
+
+    @torch.no_grad()
+    def predict(self, x):
+        return F.linear(self.features(x), self.net.weights[-1], self.net.biases[-1])
+
+    @torch.no_grad()
+    def move_statistics(self, x):
+        """One batch further with running means and variances."""
+        share = (1 / self.seen.add_(1)).clamp(min=1 / self.memory)
+        for l, (came_in, _, said, _) in enumerate(self.responses(x)):
+            self.means[l].lerp_(came_in.mean(0).to(share), share)
+            self.variances[l].lerp_(said.square().mean(0).to(share), share)
+
+
+class Sanger(HebbianLayers, Rule):
     """Sanger's rule: each hidden neuron learns, by Hebb's and Oja's rule, what the neurons before it leave over.
 
     Source: Sanger 1989, doi:10.1016/0893-6080(89)90044-0; Oja 1982, doi:10.1007/BF00275687.
     Hidden layers see no label and no error; the readout is taught by the delta rule on features, f of what each neuron
-    says divided by its spread. means[l] (inputs of layer l + 1) and variances[l] (its units) are running means over
-    some `memory` batches, moved in `step`. Hidden biases are neither used nor taught: the mean is what they could take
-    away. `net(x)` knows neither mean nor spread; `predict` does. rate: the hidden layers' learning rate is rate · lr.
+    says divided by its spread. Running means and spreads move in `step`; `net(x)` knows neither, `predict` does. Hidden
+    biases are not used and not taught: the mean is taken away before. rate: the hidden layers' learning rate is rate · lr.
     `reference_gradient`: of hidden layers, that of equation (8), times rate. ValueError for a rate not above 0.
     """
 
@@ -22,7 +81,6 @@ class Sanger(Rule):
     look = ("red", "--")
     lr = 0.2
     rate = Knob(0.1, above(0), slider=(0.01, 1.0, "log"), live=True)
-    memory = 100
     plausibility = {
         "weight_transport": "no",
         "update_locking": "no",
@@ -44,20 +102,6 @@ class Sanger(Rule):
     def taught(self):
         return [*enumerate(self.net.weights, 1), (self.net.depth, self.net.biases[-1])]
 
-    def responses(self, x, noisy=True):
-        """Of each hidden layer (what comes in, the same centred, y, features), each (batch, units)."""
-        h, noise = self.net.check_input(x), self.net.draw_activity_noise(x) if noisy else [None] * self.net.depth
-        for l, (mean, variance) in enumerate(zip(self.means, self.variances, strict=True)):
-            came_in, c = h, h - mean
-            y = F.linear(c, self.net.weights[l], noise[l])  # (1)
-            spread = (variance + 1e-3 * variance.mean()).clamp(min=1e-12).sqrt()  # silent neurons stay quiet
-            h = self.net.nonlinearity(y / spread)  # (6)
-            yield came_in, c, y, h
-
-    def features(self, x):
-        """What the readout reads, (batch, units of the last hidden layer)."""
-        return [self.net.check_input(x), *(h for *_, h in self.responses(x))][-1]
-
     def change(self, l, c, y):
         """Δ of the weights (units, inputs) of hidden layer l + 1, from its centred inputs c and what it says, y."""
         return (y.T @ c - torch.tril(y.T @ y) @ self.net.weights[l]) / len(c)  # (5)
@@ -67,20 +111,6 @@ class Sanger(Rule):
         w = self.net.weights[l]
         return (y - y @ torch.tril(w @ w.T).T).T @ c / len(c)
 
-    def gradients(self, x, y, whole=False):
-        """(loss, one tensor for each of `taught()`); whole: with what the rule leaves out."""
-        found, z = [], self.net.check_input(x)
-        for l, (_, c, said, z) in enumerate(self.responses(x, noisy=not whole)):
-            change = self.change(l, c, said) + (self.left_out(l, c, said) if whole else 0)
-            found.append(-self.rate * change)
-        scores = F.linear(z, self.net.weights[-1], self.net.biases[-1])
-        error = self.net.output_error(scores, y) / len(x)
-        return self.net.loss(scores, y), [*found, error.T @ z, error.sum(0)]
-
-    @torch.no_grad()
-    def reference_gradient(self, x, y):
-        return self.gradients(x, y, whole=True)[1]
-
     @torch.no_grad()
     def backward(self, x, y):
         loss, found = self.gradients(x, y)
@@ -88,18 +118,10 @@ class Sanger(Rule):
             self.add_grad(parameter, gradient)
         return loss
 
-    @torch.no_grad()
     def step(self, x, y, optimizer):
         loss = super().step(x, y, optimizer)
-        share = (1 / self.seen.add_(1)).clamp(min=1 / self.memory)
-        for l, (came_in, _, said, _) in enumerate(self.responses(x)):
-            self.means[l].lerp_(came_in.mean(0).to(share), share)
-            self.variances[l].lerp_(said.square().mean(0).to(share), share)
+        self.move_statistics(x)
         return loss
-
-    @torch.no_grad()
-    def predict(self, x):
-        return F.linear(self.features(x), self.net.weights[-1], self.net.biases[-1])
 
 
 class NonlinearHebb(Sanger):

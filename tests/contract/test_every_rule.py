@@ -253,7 +253,9 @@ RANDOM_FEATURES = accuracy(FrozenHidden(rules.Backprop(network())), signs())
 @every_rule
 def test_its_hidden_layer_learns(rule_class):
     if not sees_labels(rule_class):  # it finds by itself where the inputs vary
-        learnt, random = (around(rule_class(cu.MLP([200, 6, 4], seed=0))) for around in (lambda rule: rule, FrozenHidden))
+        learnt, random = (
+            around(rule_class(cu.MLP([200, 6, 4], seed=0))) for around in (lambda rule: rule, FrozenHidden)
+        )
         assert accuracy(learnt, wide()) > accuracy(random, wide()) + 0.07
         return
     assert accuracy(rule_class(network(), **HELP.get(rule_class.__name__, {})), signs()) > RANDOM_FEATURES + 0.07
