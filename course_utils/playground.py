@@ -29,17 +29,16 @@ class Playground(widgets.VBox):
 
     rule_class: a subclass of `Rule` (the class, not a rule made from it). data: as from `load_dataset`. sizes: None
     means one hidden layer of 128 units. training: more arguments for `train`, such as {"optimizer": "adam"}; network:
-    for `MLP`, such as activation="tanh". ValueError for a class that is no rule, and for what these refuse. Without an
-    event loop `run_steps` drives the run.
-    Attributes: sliders, {name: widget}; train, stop, reset, show_code, the buttons; rule and history, of the run on the
-    screen; task, while Train drives it (to be awaited: it raises what goes wrong).
+    for `MLP`, such as activation="tanh". view(ax, rule) draws a third panel. ValueError for what these refuse. Without
+    an event loop `run_steps` drives the run. Attributes: sliders, {name: widget}; train, stop, reset, show_code, the
+    buttons; rule and history, of the run on the screen; task, while Train drives it.
     """
 
-    def __init__(self, rule_class, data, sizes=None, epochs=3, seed=0, training=None, **network):
+    def __init__(self, rule_class, data, sizes=None, epochs=3, seed=0, training=None, view=None, **network):
         if not (isinstance(rule_class, type) and issubclass(rule_class, Rule)):
             raise ValueError(f"rule_class is {rule_class!r}; it must be a class derived from cu.Rule")
         check_dataset(data)
-        self.rule_class, self.data = rule_class, data
+        self.rule_class, self.data, self.view = rule_class, data, view
         values = data.y_train.is_floating_point()
         outputs = data.y_train.shape[1] if values else int(data.y_train.max()) + 1
         self.sizes = sizes or [data.x_train.shape[1], 128, outputs]
@@ -50,8 +49,7 @@ class Playground(widgets.VBox):
         self.runs: deque = deque(maxlen=5)  # (look, LiveRun); the last is the one on the screen:
         self.run: LiveRun
         self.history: History
-        self.looks = cycle(plots.PALE)
-        self.figure = Figure(figsize=(9, 4.2), dpi=100)  # pyplot would keep it for ever
+        self.looks, self.figure = cycle(plots.PALE), Figure(figsize=(9, 4.2), dpi=100)  # pyplot would keep it for ever
         self.samples_shown, self.next_draw, self.drawn = 10 * every, 0.0, None
         self.loop, self.task = asyncio._get_running_loop(), None
         self._make_sliders()
@@ -86,8 +84,10 @@ class Playground(widgets.VBox):
         self.stop = self._button("Stop", lambda: self.run.stop(), "end the run")
         self.reset = self._button("Reset", self._reset, "sliders to their defaults, curves away")
         self.show_code = self._button("Show code", self._show_code, "code that repeats the run on the screen")
-        self.image, self.status, self.message, self.code = _picture(900), widgets.HTML(), widgets.HTML(), widgets.HTML()
+        self.image, self.panel = _picture(900), _picture(900)
+        self.status, self.message, self.code = (widgets.HTML() for _ in range(3))
         shown = {"figure": self.image, "status": self.status, "message": self.message, "code": self.code}
+        shown |= {"view": self.panel} if self.view else {}
         for name, widget in {**self.sliders, **shown}.items():
             widget.add_class("cu-" + name.replace("_", "-"))
         return [columns, widgets.HBox([self.train, self.stop, self.reset, self.show_code]), *shown.values()]
@@ -119,8 +119,7 @@ class Playground(widgets.VBox):
             self._draw(soon=self.history.status == "running")
 
     def _values(self):
-        # Three digits keep the code short; a whole number stays one.
-        values = {name: slider.value for name, slider in self.sliders.items()}
+        values = {name: slider.value for name, slider in self.sliders.items()}  # three digits keep the code short
         return {name: v if isinstance(v, int) else float(f"{v:.3g}") for name, v in values.items()}
 
     def _begin(self):
@@ -194,19 +193,31 @@ class Playground(widgets.VBox):
             warning = history.message if history.status == "diverged" else ""
             plots.runs(self.figure, self.rule, shown, self.samples_shown, warning)
             self.image.value = _png(self.figure)
+            if self.view:
+                _paint(self.panel, self.message, self.view, self.rule)
         # At most five times a second, and on a slow machine for no more than a third of the time.
         self.next_draw = time.monotonic() + max(0.2, 2 * (time.monotonic() - begin))
 
 
 def _picture(width):
-    # Without align_self the box around it would stretch it.
-    size = {"width": f"{width}px", "max_width": "100%", "height": "auto", "align_self": "flex-start"}
-    return widgets.Image(format="png", layout=size)
+    size = {"width": f"{width}px", "max_width": "100%", "height": "auto"}
+    return widgets.Image(format="png", layout={**size, "align_self": "flex-start"})  # else its box would stretch it
 
 
 def _in_words(error):
     trace = escape("".join(traceback.format_exception(error, limit=-3)))
     return f'<pre style="border-left: 4px solid {plots.RED}">{trace}</pre>'
+
+
+def _paint(image, message, draw, what, size=(9, 2.6), columns=1):
+    """What draw(axes, what) draws as an image; the words of its error, which Jupyter would hide, as a message."""
+    try:
+        figure = Figure(size, layout="constrained")
+        draw(figure.subplots(1, columns), what)
+        image.value = _png(figure)
+    except Exception as error:
+        message.value = _in_words(error)
+        raise
 
 
 def _slider(text, default, low, high, scale):
@@ -231,13 +242,8 @@ def under_slider(draw, options, value, name, size=(6.4, 3.4), columns=1):
     image, message = _picture(round(100 * size[0])), widgets.HTML()
 
     def show(_=None):
-        figure, message.value = Figure(size, layout="constrained"), ""
-        try:
-            draw(figure.subplots(1, columns), slider.value)
-            image.value = _png(figure)
-        except Exception as error:
-            message.value = _in_words(error)  # Jupyter would hide it
-            raise
+        message.value = ""
+        _paint(image, message, draw, slider.value, size, columns)
 
     slider.observe(show, names="value")
     show()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from helpers import batch, flat, grads, largest_difference, mutant, small_net
-from helpers.hebbian_features import VARIANCES, cosines, exact_inputs, grown, linear_net, wrong
+from helpers.hebbian_features import VARIANCES, asymmetry, cosines, exact_inputs, flow, grown, linear_net, wrong
 
 from course_utils.metrics import true_gradient
 from course_utils.rules import Sanger
@@ -33,12 +33,6 @@ def test_a_neuron_grows_as_its_power_times_what_it_lacks_of_length_one():
     assert error_of_norm_law(Sanger) < 1e-14
     for new in ("torch.tril(y.T @ y, -1)", "(y.T @ y).sqrt()"):  # no decay; decay by |y|
         assert error_of_norm_law(mutant(Sanger, OJA, new)) > 1e-3
-
-
-def flow(w, axes, time):
-    """The closed form (3): e^{Ct} w₀ / √(|e^{Ct} w₀|² + 1 − |w₀|²)."""
-    pulled = (w @ axes.T * (VARIANCES * time).exp()) @ axes
-    return pulled / (pulled.square().sum() + 1 - w.square().sum()).sqrt()
 
 
 def distance_to_flow(rule_class, eta, time=2.0, length=0.5):
@@ -95,23 +89,6 @@ def test_on_the_sphere_oja_climbs_the_share_of_variance_and_elsewhere_no_hill():
 
     for units in (1, 3):
         assert asymmetry(Sanger(linear_net([6, units, 2], scale=1.5))) > 0.1
-
-
-def asymmetry(rule, h=1e-4):
-    """‖J − Jᵀ‖ / ‖J‖ of `change` as a field of the weights, by central differences; 0 for every gradient."""
-    (x, _), w = exact_inputs(), rule.net.weights[0]
-    start, columns = w.detach().clone(), []
-    for i in range(w.numel()):
-        sides = []
-        for sign in (h, -h):
-            moved = start.flatten().clone()
-            moved[i] += sign
-            with torch.no_grad():
-                w.copy_(moved.view_as(w))
-                sides.append(rule.change(0, x, x @ w.T).flatten())
-        columns.append((sides[0] - sides[1]) / (2 * h))
-    j = torch.stack(columns)
-    return ((j - j.T).norm() / j.norm()).item()
 
 
 def apart_from_oja_on_what_is_left(rule_class):

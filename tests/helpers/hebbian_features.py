@@ -65,3 +65,26 @@ def amari(found):
     p = found.abs()
     rows, columns = (p / p.amax(1, keepdim=True)).sum() - len(p), (p / p.amax(0)).sum() - len(p)
     return ((rows + columns) / (2 * len(p) * (len(p) - 1))).item()
+
+
+def flow(w, axes, time):
+    """The closed form (3): e^{Ct} w₀ / √(|e^{Ct} w₀|² + 1 − |w₀|²)."""
+    pulled = (w @ axes.T * (VARIANCES * time).exp()) @ axes
+    return pulled / (pulled.square().sum() + 1 - w.square().sum()).sqrt()
+
+
+def asymmetry(rule, h=1e-4):
+    """‖J − Jᵀ‖ / ‖J‖ of `change` as a field of the weights, by central differences; 0 for every gradient."""
+    (x, _), w = exact_inputs(), rule.net.weights[0]
+    start, columns = w.detach().clone(), []
+    for i in range(w.numel()):
+        sides = []
+        for sign in (h, -h):
+            moved = start.flatten().clone()
+            moved[i] += sign
+            with torch.no_grad():
+                w.copy_(moved.view_as(w))
+                sides.append(rule.change(0, x, x @ w.T).flatten())
+        columns.append((sides[0] - sides[1]) / (2 * h))
+    j = torch.stack(columns)
+    return ((j - j.T).norm() / j.norm()).item()
