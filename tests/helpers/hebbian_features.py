@@ -68,7 +68,7 @@ def amari(found):
 
 
 def flow(w, axes, time):
-    """The closed form (3): e^{Ct} w₀ / √(|e^{Ct} w₀|² + 1 − |w₀|²)."""
+    """The closed form (4): e^{Ct} w₀ / √(|e^{Ct} w₀|² + 1 − |w₀|²)."""
     pulled = (w @ axes.T * (VARIANCES * time).exp()) @ axes
     return pulled / (pulled.square().sum() + 1 - w.square().sum()).sqrt()
 
