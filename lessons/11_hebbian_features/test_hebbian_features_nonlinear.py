@@ -49,6 +49,7 @@ def test_its_reference_is_the_gradient_of_reconstruction_from_bent_responses(res
         assert error_of_reference(mutant(NonlinearHebb, old, new), response) > 1e-4
 
 
+@torch.no_grad()
 def separated(kind, response="expand", whitened=True, rule_class=NonlinearHebb, epochs=12, seed=0):
     """(Amari's index of what four neurons find in four mixed sources, weights on the whitened inputs)."""
     s, generator = sources(kind, seed=seed), torch.Generator().manual_seed(seed + 1)
