@@ -58,7 +58,7 @@ def play(data):
     """Filters after 20,000 images at three rates and with the mean left in, with validation accuracy."""
     some = cu.load_dataset("mnist", limit=20_000)
     figure = Figure(figsize=(10, 4.6), layout="constrained")
-    kinds = {f"rate {rate:g}": (cu.rules.Sanger, {"rate": rate}) for rate in (0.01, 0.1, 0.4)}
+    kinds = {f"rate {rate:g}": (cu.rules.Sanger, {"rate": rate}) for rate in (0.01, 0.1, 0.2)}
     kinds["mean left in,\nrate 0.01"] = (MeanLeftIn, {"rate": 0.01})
     for ax, (name, (rule_class, knobs)) in zip(figure.subplots(4, 1), kinds.items(), strict=True):
         rule = rule_class(cu.MLP([784, 64, 10], activation="linear"), **knobs)
