@@ -25,6 +25,7 @@ from course_utils.playground import under_slider
 from course_utils.report import environment
 from course_utils.controls import FrozenHidden
 from course_utils.rule import Knob, Rule
+from course_utils.runs import resume
 from course_utils.settings import Schedule
 from course_utils.sweeps import accuracy_table, final_accuracy, stored_rates, stored_results, sweep, train_stored
 from course_utils.training import evaluate, train

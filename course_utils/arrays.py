@@ -1,5 +1,7 @@
 """Arrays, tables and torch datasets of one's own, made into what a `Dataset` holds: copies, one row an example."""
 
+import hashlib
+
 import numpy as np
 import torch
 
@@ -7,6 +9,15 @@ from course_utils.checks import check_finite, shown
 
 SHARE = 10  # one example in so many is split off where no validation or test part is given
 MEND = "make words numbers first: pandas.get_dummies(x) in columns, pandas.factorize(y)[0] for labels"
+
+
+def digest(*tensors):
+    """A hash of all their numbers, and of their types and shapes."""
+    found = hashlib.sha256()
+    for tensor in tensors:
+        found.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return found.hexdigest()
 
 
 def parts_of(given):
@@ -27,9 +38,7 @@ def parts_of(given):
         if len(x) != len(y) or len(x) == 0:
             raise ValueError(f"x_{part} holds {len(x)} examples and y_{part} {len(y)}; give some, as many of each")
         if kinds[part] != kinds["train"]:
-            raise ValueError(
-                f"the part {part} holds {kinds[part]}, the training part {kinds['train']}; make them alike"
-            )
+            raise ValueError(f"part {part} holds {kinds[part]}, the training part {kinds['train']}; make them alike")
     x, y = made["train"]
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
     for part in [part for part in given if part not in made]:
@@ -98,10 +107,8 @@ def _targets(name, y, hot):
         return y
     y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
     if y.ndim != 1 or y.is_complex() or (len(y) and y.min() < 0):
-        raise ValueError(
-            f"{name} has shape {tuple(y.shape)}, from {y.min()}; whole numbers are labels, (n,), from 0 on, or one-hot "
-            "rows; for values give floating numbers"
-        )
+        labels = "whole numbers are labels, (n,), from 0 on, or one-hot rows; for values give floating numbers"
+        raise ValueError(f"{name} has shape {tuple(y.shape)}, from {y.min()}; {labels}")
     return y.long()
 
 

@@ -143,10 +143,8 @@ def check_input(x, inputs, weight):
     if _has_passed("x", x, facts):
         return x
     if x.ndim != 2 or x.shape[1] != inputs:
-        raise ValueError(
-            f"x has shape {tuple(x.shape)}; this network takes (batch, {inputs}): "
-            f"use x.reshape(-1, {inputs}) if each example has that many numbers"
-        )
+        mend = f"use x.reshape(-1, {inputs}) if each example has that many numbers"
+        raise ValueError(f"x has shape {tuple(x.shape)}; this network takes (batch, {inputs}): {mend}")
     if len(x) == 0:
         raise ValueError("x is an empty batch; it must hold at least one example")
     if x.device != weight.device:

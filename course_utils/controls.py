@@ -5,6 +5,7 @@ from torch import nn
 
 from course_utils.doors import check_rule
 from course_utils.rule import Rule
+from course_utils.safely import surely
 
 
 class Around(nn.Module):
@@ -51,10 +52,8 @@ class FrozenHidden(Around):
         known = [*rule.net.parameters(), *(p for _, p in rule.taught())]
         its_own = {id(p) for p in rule.parameters()} - {id(p) for p in known}
         if its_own and getattr(rule.hidden_parameters, "__func__", None) is Rule.hidden_parameters:
-            raise ValueError(
-                f"{rule.title} trains parameters of its own; say in taught() what they are, or in hidden_parameters() "
-                "which are hidden"
-            )
+            say = "say in taught() what they are, or in hidden_parameters() which are hidden"
+            raise ValueError(f"{rule.title} trains parameters of its own; {say}")
         self.title = f"{rule.title}, hidden layers frozen"
         if hasattr(rule, "perturb_hidden"):
             rule.perturb_hidden = False
@@ -64,19 +63,25 @@ class FrozenHidden(Around):
         if type(self.rule).step is Rule.step:
             return Rule.step(self, x, y, optimizer)
         kept = [(p, p.detach().clone()) for p in self.hidden_parameters()]
-        loss = self.rule.step(x, y, optimizer)
-        with torch.no_grad():
+
+        @torch.no_grad()
+        def put_back():
             for p, value in kept:
                 p.copy_(value)
                 p.grad = None
-        return loss
+
+        return surely(put_back, self.rule.step, x, y, optimizer)
 
     def backward(self, x, y):
         before = [(p, p.grad) for p in self.hidden_parameters()]
-        for p, _ in before:
-            p.grad = None
-        try:
-            return self.rule.backward(x, y)
-        finally:
+
+        def put_back():
             for p, gradient in before:
                 p.grad = gradient
+
+        def act():
+            for p, _ in before:
+                p.grad = None
+            return self.rule.backward(x, y)
+
+        return surely(put_back, act)

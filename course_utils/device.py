@@ -2,6 +2,7 @@
 
 import random
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ STREAMS = {
     "feedback noise": 4_000_037, "image noise": 5_000_011, "weight noise": 6_000_011, "activity noise": 7_000_003,
 }  # fmt: skip
 _current = torch.device("cpu")
+unattended = ContextVar("unattended", default=False)  # as in a sweep: nobody reads what is said, and half a run is none
 
 
 def stream_seed(purpose, seed):
@@ -55,16 +57,17 @@ def setup(seed=0, device=None, threads=None):
 
 @contextmanager
 def use_device(device, threads):
-    """Inside: that device and so many CPU threads of torch, as a sweep's cells have them; afterwards as before."""
+    """Inside: that device and so many CPU threads of torch, and `unattended` true in this thread; then as before."""
     global _current
-    before, had = _current, torch.get_num_threads()
-    _current = choose(device)
-    torch.set_num_threads(threads)
+    before, had, token = _current, torch.get_num_threads(), unattended.set(True)
     try:
+        _current = choose(device)
+        torch.set_num_threads(threads)
         yield
     finally:
         _current = before
         torch.set_num_threads(had)
+        unattended.reset(token)
 
 
 def choose(device):

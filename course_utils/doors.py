@@ -18,9 +18,7 @@ def check_rule(rule):
     if not all(hasattr(type(rule), name) for name in ("backward", "step")):
         raise ValueError(f"rule is a {kind}; it must be a rule for a network, as cu.rules.Backprop(net) is")
     if not isinstance(getattr(rule, "generator", None), torch.Generator):
-        raise ValueError(
-            f"{kind}.__init__ never calls super().__init__(net, seed), which makes it a rule; call it first"
-        )
+        raise ValueError(f"{kind}.__init__ never calls super().__init__(net, seed), which makes a rule; call it first")
 
 
 def check_net(net, who="a rule"):
@@ -33,8 +31,10 @@ def check_net(net, who="a rule"):
 
 
 def takes_seed(make):
-    """Does a rule's class, or a function that makes one, take a seed? A rule of one's own may have nothing to draw."""
-    return any(p.name == "seed" or p.kind is p.VAR_KEYWORD for p in inspect.signature(make).parameters.values())
+    """Does a rule's class, or a function that makes one, take a seed? Not one with nothing to draw, or a seed fixed."""
+    taken = inspect.signature(make).parameters.values()
+    free = "seed" not in getattr(make, "keywords", ())  # of functools.partial
+    return free and any(p.name == "seed" or p.kind is p.VAR_KEYWORD for p in taken)
 
 
 def in_words(rule, error):
@@ -109,25 +109,19 @@ def first_step(step, history, own_rates, rule, x, y, optimizer, estimates):
     look()
     still = all(torch.equal(p, old) for p, old in zip(rule.parameters(), before, strict=True))
     if not filled and still and torch.isfinite(loss):
-        history.note = (
-            f"{rule.title} teaches nothing: after its first step .grad is empty and no parameter has moved. "
-            "backward(x, y) has to call self.add_grad(parameter, gradient), of parameters with requires_grad True"
-        )
+        mend = "backward(x, y) has to call self.add_grad(parameter, gradient), of parameters with requires_grad True"
+        nothing = "teaches nothing: after its first step .grad is empty and no parameter has moved"
+        history.note = f"{rule.title} {nothing}. {mend}"
     homes: dict[int, str] = {}
     for name, gradient in filled.items():
         if not rule.get_parameter(name).requires_grad:
-            raise ValueError(
-                f"{rule.title} fills .grad of {name}, which has requires_grad False; add_grad leaves it alone"
-            )
+            raise ValueError(f"{rule.title} fills .grad of {name}, which has requires_grad False; add_grad does not")
         other = homes.setdefault(gradient.data_ptr(), name)
         if other != name and gradient.numel():
-            raise ValueError(
-                f"{other} and {name} share one tensor in .grad, so that clipping in place would hit it twice; "
-                "give add_grad a gradient.clone()"
-            )
+            mend = "so that clipping in place would hit it twice; give add_grad a gradient.clone()"
+            raise ValueError(f"{other} and {name} share one tensor in .grad, {mend}")
     if own_rates and [group["lr"] for group in optimizer.param_groups] != rates:
-        raise ValueError(
-            "optimizer has its learning rates set by a scheduler within a step, and by `train` before it; "
-            'lr=None and schedule="constant" leave them to the scheduler'
-        )
+        mend = 'lr=None and schedule="constant" leave them to the scheduler'
+        twice = "optimizer has its learning rates set by a scheduler within a step, and by `train` before it"
+        raise ValueError(f"{twice}; {mend}")
     return loss

@@ -6,7 +6,7 @@ import time
 import torch
 
 from course_utils.checks import check_is_tensor, check_label_for_each, check_labels, require, whole
-from course_utils.doors import check_rule, untaught
+from course_utils.doors import asks_of_net, check_rule, untaught
 from course_utils.metrics import estimate_of, layer_angles, no_trace, reference_of
 
 TRAINING_IMAGES = 1_000  # that a row's training accuracy is measured on; more would cost what the validation costs
@@ -31,7 +31,7 @@ def scores(rule, x, batch_size=2_500):
     """`rule.predict` of many x (n, inputs), in parts: (n, classes)."""
     check_is_tensor("x", x)
     batch_size = require("batch_size", batch_size, whole(1))
-    return torch.cat([rule.predict(part) for part in x.split(batch_size)])
+    return asks_of_net(lambda rule: torch.cat([rule.predict(part) for part in x.split(batch_size)]))(rule)
 
 
 def _accuracy(guesses, y):

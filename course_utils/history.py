@@ -19,9 +19,7 @@ class History:
 
     def __init__(self, settings, images):
         if clash := {*COLUMNS, "probe_seconds"} & {*(settings.metrics or {})}:
-            raise ValueError(
-                f"metrics holds {', '.join(sorted(clash))}, which a history has already; take another name"
-            )
+            raise ValueError(f"metrics holds {', '.join(sorted(clash))}, which a history has already; rename it")
         self.settings, self.images = settings, images
         self.planned = max(1, round(settings.epochs * math.ceil(images / settings.batch_size)))
         self.rows: list[dict] = []
@@ -32,6 +30,11 @@ class History:
     def end(self, status, message):
         self.status = status
         self.message = f"{status} after {self.samples:,} samples: {message}"
+
+    @property
+    def is_over(self):
+        """Has it come to its last step, or to where it was to pause?"""
+        return self.steps == self.planned or self.samples >= (self.settings.stop_after or math.inf)
 
     def passes(self, every, batch):
         """Does the next batch of that many samples reach a multiple of `every`? (0: never)"""

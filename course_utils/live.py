@@ -4,6 +4,7 @@ from course_utils import rules
 from course_utils.doors import takes_seed
 from course_utils.network import MLP
 from course_utils.plots import judged_by
+from course_utils.safely import held
 from course_utils.settings import Schedule, Settings
 from course_utils.training import steps
 
@@ -40,11 +41,17 @@ class LiveRun:
 
     def advance(self, go_on):
         """Train while go_on() is true and the run is not at its end."""
-        try:
+
+        def go(asked):
             while self.history.status == "running" and go_on():
                 next(self.runner)
+                if asked:
+                    self.stop()
+
+        try:
+            held(go)
         except KeyboardInterrupt:
-            pass  # the kernel was interrupted: `steps` has ended the run as stopped
+            pass  # the kernel was interrupted twice: `steps` has ended the run as stopped
         except Exception:
             self.history.end("stopped", "the rule raised an error")
             raise

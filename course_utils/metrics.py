@@ -13,18 +13,6 @@ import torch
 from course_utils.checks import check_seed, or_none, require, whole
 from course_utils.doors import check_net, check_rule, untaught
 
-__all__ = [
-    "alignment_angle",
-    "chance_band",
-    "cosine",
-    "gradient_statistics",
-    "gradients",
-    "layer_angles",
-    "no_trace",
-    "statistics_table",
-    "true_gradient",
-]
-
 BLOCKS = 10  # standard errors come from leaving out one tenth of the draws at a time
 
 

@@ -35,17 +35,13 @@ def _hard_sigmoid_derivative(h):
     return ((h > 0) & (h < 1)).to(h.dtype)
 
 
-def _identity(a):
-    return a
-
-
 # name: f, and f′ written in h = f(a), because h is what a neuron has at hand. Named functions, which can be pickled.
 ACTIVATIONS = {
     "relu": (torch.relu, _step_derivative),
     "tanh": (torch.tanh, _tanh_derivative),
     "sigmoid": (torch.sigmoid, _sigmoid_derivative),
     "hard_sigmoid": (_hard_sigmoid, _hard_sigmoid_derivative),
-    "linear": (_identity, torch.ones_like),
+    "linear": (torch.positive, torch.ones_like),
 }
 LOSSES = ("cross_entropy", "squared_error")
 INITS = ("gaussian", "uniform")

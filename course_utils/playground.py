@@ -4,6 +4,7 @@ import asyncio
 import math
 import time
 import traceback
+import weakref
 from collections import deque
 from functools import partial
 from html import escape
@@ -15,12 +16,12 @@ from matplotlib.figure import Figure
 
 from course_utils import plots
 from course_utils.checks import check_dataset
-from course_utils.history import History
 from course_utils.live import LIVE, LiveRun
 from course_utils.rule import Rule
 
 WIDE, LABEL = {"width": "32em", "max_width": "100%"}, {"description_width": "15em"}
 SLIDER = {"layout": WIDE, "style": LABEL, "continuous_update": False}  # one move is one entry in the code
+_made: "weakref.WeakSet[Playground]" = weakref.WeakSet()
 _png = partial(print_figure, bbox_inches=None, pil_kwargs={"compress_level": 1})  # the quickest
 
 
@@ -29,16 +30,18 @@ class Playground(widgets.VBox):
 
     rule_class: a subclass of `Rule` (the class, not a rule made from it). data: as from `load_dataset`. sizes: None
     means one hidden layer of 128 units. training: more arguments for `train`, such as {"optimizer": "adam"}; network:
-    for `MLP`, such as activation="tanh". view(ax, rule) draws a third panel. ValueError for what these refuse. Without
-    an event loop `run_steps` drives the run. Attributes: sliders, {name: widget}; train, stop, reset, show_code, the
-    buttons; rule and history, of the run on the screen; task, while Train drives it.
+    for `MLP`, such as activation="tanh". view(ax, rule) draws a third panel. ValueError for a class that is no rule,
+    and for what these refuse. Without an event loop `run_steps` drives the run. Making one ends the runs that Train
+    drives in others; so does close(). Attributes: sliders, {name: widget}; train, stop, reset, show_code, the buttons;
+    rule and history, of the run on the screen; task, while Train drives it (to be awaited: it raises what goes wrong).
     """
 
     def __init__(self, rule_class, data, sizes=None, epochs=3, seed=0, training=None, view=None, **network):
         if not (isinstance(rule_class, type) and issubclass(rule_class, Rule)):
             raise ValueError(f"rule_class is {rule_class!r}; it must be a class derived from cu.Rule")
         check_dataset(data)
-        self.rule_class, self.data, self.view = rule_class, data, view
+        self.rule_class, self.data = rule_class, data
+        self.view, self.panel = view, _picture(900) if view else widgets.HTML()
         values = data.y_train.is_floating_point()
         outputs = data.y_train.shape[1] if values else int(data.y_train.max()) + 1
         self.sizes = sizes or [data.x_train.shape[1], 128, outputs]
@@ -46,16 +49,21 @@ class Playground(widgets.VBox):
         every = max(1, min(2_500, len(data.x_train) // 4))
         probing = {"eval_every": every, "probe_every": max(1, every // 4)}
         self.training = {"epochs": epochs, "schedule": "constant", "seed": seed, **probing, **(training or {})}
-        self.runs: deque = deque(maxlen=5)  # (look, LiveRun); the last is the one on the screen:
-        self.run: LiveRun
-        self.history: History
+        self.runs: deque = deque(maxlen=5)  # (look, LiveRun); the last is the one on the screen
         self.looks, self.figure = cycle(plots.PALE), Figure(figsize=(9, 4.2), dpi=100)  # pyplot would keep it for ever
         self.samples_shown, self.next_draw, self.drawn = 10 * every, 0.0, None
         self.loop, self.task = asyncio._get_running_loop(), None
         self._make_sliders()
         super().__init__(self._parts())
         self.add_class("cu-playground")
+        for lab in [lab for lab in _made if lab.task]:  # the cell run again leaves one training, with no Stop
+            lab._on_loop(lab.run.stop)
+        _made.add(self)
         self._begin()
+
+    def close(self):
+        _ = "run" in vars(self) and self.run.stop()
+        super().close()
 
     def _make_sliders(self):
         top = 10.0 ** math.ceil(math.log10(self.rule_class.lr) + 2)
@@ -84,11 +92,9 @@ class Playground(widgets.VBox):
         self.stop = self._button("Stop", lambda: self.run.stop(), "end the run")
         self.reset = self._button("Reset", self._reset, "sliders to their defaults, curves away")
         self.show_code = self._button("Show code", self._show_code, "code that repeats the run on the screen")
-        self.image, self.panel = _picture(900), _picture(900)
-        self.status, self.message, self.code = (widgets.HTML() for _ in range(3))
-        shown = {"figure": self.image, "status": self.status, "message": self.message, "code": self.code}
-        shown |= {"view": self.panel} if self.view else {}
-        for name, widget in {**self.sliders, **shown}.items():
+        self.image, self.status, self.message, self.code = _picture(900), widgets.HTML(), widgets.HTML(), widgets.HTML()
+        shown = dict(figure=self.image, view=self.panel, status=self.status, message=self.message, code=self.code)
+        for name, widget in (self.sliders | shown).items():
             widget.add_class("cu-" + name.replace("_", "-"))
         return [columns, widgets.HBox([self.train, self.stop, self.reset, self.show_code]), *shown.values()]
 
@@ -98,8 +104,7 @@ class Playground(widgets.VBox):
         return button
 
     def _on_loop(self, action, *arguments):
-        # Some kernels run callbacks in a thread of their own, in the middle of a step. What touches the run belongs
-        # between two chunks of it, on its own loop.
+        # Some kernels run callbacks in a thread of their own, amid a step: what touches the run belongs on its loop.
         here = asyncio._get_running_loop()
         if self.loop is None or self.loop.is_closed():
             self.loop = here
@@ -109,8 +114,7 @@ class Playground(widgets.VBox):
             self.loop.call_soon_threadsafe(self._guarded, action, *arguments)
 
     def _guarded(self, action, *arguments):
-        # Jupyter hides the errors of callbacks: show them here, and let them go on.
-        try:
+        try:  # Jupyter hides the errors of callbacks: show them here, and let them go on
             action(*arguments)
         except Exception as error:
             self.message.value = _in_words(error)
@@ -118,9 +122,8 @@ class Playground(widgets.VBox):
         finally:
             self._draw(soon=self.history.status == "running")
 
-    def _values(self):
-        values = {name: slider.value for name, slider in self.sliders.items()}  # three digits keep the code short
-        return {name: v if isinstance(v, int) else float(f"{v:.3g}") for name, v in values.items()}
+    def _values(self):  # three digits keep the code short; a whole number stays one
+        return {k: s.value if isinstance(s.value, int) else float(f"{s.value:.3g}") for k, s in self.sliders.items()}
 
     def _begin(self):
         """A fresh run, ready for its first step; the one on the screen becomes a pale line."""
@@ -194,7 +197,7 @@ class Playground(widgets.VBox):
             plots.runs(self.figure, self.rule, shown, self.samples_shown, warning)
             self.image.value = _png(self.figure)
             if self.view:
-                _paint(self.panel, self.message, self.view, self.rule)
+                _paint(self.panel, self.message, self.view, self.rule, Figure((9, 2.6), layout="constrained"))
         # At most five times a second, and on a slow machine for no more than a third of the time.
         self.next_draw = time.monotonic() + max(0.2, 2 * (time.monotonic() - begin))
 
@@ -209,14 +212,12 @@ def _in_words(error):
     return f'<pre style="border-left: 4px solid {plots.RED}">{trace}</pre>'
 
 
-def _paint(image, message, draw, what, size=(9, 2.6), columns=1):
-    """What draw(axes, what) draws as an image; the words of its error, which Jupyter would hide, as a message."""
+def _paint(image, message, draw, what, figure, columns=1):
     try:
-        figure = Figure(size, layout="constrained")
         draw(figure.subplots(1, columns), what)
         image.value = _png(figure)
     except Exception as error:
-        message.value = _in_words(error)
+        message.value = _in_words(error)  # Jupyter would hide it
         raise
 
 
@@ -228,8 +229,7 @@ def _slider(text, default, low, high, scale):
     if whole:
         options = {round(low * 2 ** (i / 2)) for i in range(2 * int(math.log2(high / low)))} | {default, high}
         return widgets.SelectionSlider(options=sorted(options), **look)
-    ends = {"min": math.log10(low), "max": math.log10(high)}
-    return widgets.FloatLogSlider(**ends, step=0.05, readout_format=".2g", **look)
+    return widgets.FloatLogSlider(min=math.log10(low), max=math.log10(high), step=0.05, readout_format=".2g", **look)
 
 
 def under_slider(draw, options, value, name, size=(6.4, 3.4), columns=1):
@@ -243,7 +243,7 @@ def under_slider(draw, options, value, name, size=(6.4, 3.4), columns=1):
 
     def show(_=None):
         message.value = ""
-        _paint(image, message, draw, slider.value, size, columns)
+        _paint(image, message, draw, slider.value, Figure(size, layout="constrained"), columns)
 
     slider.observe(show, names="value")
     show()

@@ -13,17 +13,8 @@ from course_utils.rule import LOOKS
 from course_utils.settings import Schedule
 
 # Okabe and Ito's colours, told apart by every kind of colour vision; the line style says the same once more.
-COLORS = {
-    "black": "#000000",
-    "orange": "#E69F00",
-    "sky": "#56B4E9",
-    "green": "#009E73",
-    "yellow": "#F0E442",
-    "blue": "#0072B2",
-    "red": "#D55E00",
-    "purple": "#CC79A7",
-    "grey": "#7F7F7F",
-}
+COLORS = {"black": "#000000", "orange": "#E69F00", "sky": "#56B4E9", "green": "#009E73", "yellow": "#F0E442"}
+COLORS |= {"blue": "#0072B2", "red": "#D55E00", "purple": "#CC79A7", "grey": "#7F7F7F"}
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PURPLE, GREY = COLORS.values()
 # Lines in words, besides matplotlib's own "-", "--", "-.", ":".
 LINES: dict[str, tuple] = {"long dashes": (0, (5, 1)), "dash dot": (0, (3, 1, 1, 1))}
@@ -31,12 +22,8 @@ NO_RULES = {"Frozen hidden": ("grey", ":"), "Softmax regression": ("orange", "-.
 _OTHERS = [("red", "-."), ("green", "long dashes"), ("orange", "dash dot"), ("purple", "--"), ("sky", "-")]
 LAYER_STYLES = [(BLUE, "-"), (RED, "--"), (GREEN, "-."), (PURPLE, ":"), (ORANGE, "-"), (SKY, "--")]
 PALE = [(ORANGE, "--"), (GREEN, "-."), (PURPLE, ":"), (SKY, (0, (5, 1)))]  # earlier runs
-UNITS = {
-    "samples": "training images seen",
-    "seconds": "training time (s)",
-    "val_accuracy": "validation accuracy (%)",
-    "val_loss": "validation loss",
-}
+UNITS = {"samples": "training images seen", "seconds": "training time (s)"}
+UNITS |= {"val_accuracy": "validation accuracy (%)", "val_loss": "validation loss"}
 
 
 def style(title):

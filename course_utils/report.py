@@ -34,6 +34,8 @@ def environment():
     may hold a password, it only says that they are set.
     """
     device = torch.accelerator.current_accelerator(check_available=True) or "cpu"
+    folder = next(place for place in files.folders("mnist")[-1].parents if place.exists())  # of a download
+    closed = "" if os.access(folder, os.W_OK) else ", READ-ONLY"
     gpu = f": {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
     lines = {
         "course": f"{_version(COURSE)}, commit {commit()}, in {Path(__file__).resolve().parent}",
@@ -42,7 +44,7 @@ def environment():
         "device": f"{device}{gpu} (set up: {current_device()})",
         "cores": f"{joblib.cpu_count()} to use of {os.cpu_count()}; torch uses {torch.get_num_threads()} threads",
         "memory": _memory(),
-        "disk": _disk(),
+        "disk": f"{shutil.disk_usage(folder).free / 1e9:.1f} GB free in {folder}{closed}",
         "MNIST": _mnist(),
         "runs in": _surroundings(),
         "numbers": f"{torch.get_default_dtype()}, gradients {'on' if torch.is_grad_enabled() else 'OFF'}",
@@ -81,13 +83,6 @@ def _memory():
     limits = [path.read_text().strip() for path in LIMITS if path.exists()]
     total = min([memory.total, *(int(limit) for limit in limits if limit.isdigit())])
     return f"{total / 1e9:.1f} GB, {min(total, memory.available) / 1e9:.1f} GB available"
-
-
-def _disk():
-    """What is free where a download would go, or where that folder would be made."""
-    folder = next(place for place in files.folders("mnist")[-1].parents if place.exists())
-    closed = "" if os.access(folder, os.W_OK) else ", READ-ONLY"
-    return f"{shutil.disk_usage(folder).free / 1e9:.1f} GB free in {folder}{closed}"
 
 
 def _surroundings():

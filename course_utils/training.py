@@ -1,24 +1,26 @@
 """One training loop for every rule: `steps` runs it, `train` and the playground drive it."""
 
 import math
+import sys
 import time
 from functools import partial
 
 import torch
-from tqdm.auto import tqdm
 
+from course_utils.checkpoints import NOT_KEPT, Checkpoint
 from course_utils.checks import NotFinite, let_in
 from course_utils.device import stream
 from course_utils.doors import check_rule, first_step
 from course_utils.evaluation import add_row, evaluate, first_angles, probe, scores
 from course_utils.history import History
 from course_utils.metrics import estimate_of, layer_angles, reference_of
+from course_utils.safely import drive
 from course_utils.settings import Schedule, Settings
 
 __all__ = ["evaluate", "make_optimizer", "scores", "steps", "train"]
 
 
-def train(rule, data, *, progress=True, **settings):
+def train(rule, data, *, progress=True, checkpoint=None, **settings):
     """Train `rule` on `data` with a progress bar; returns the run's `History`.
 
     epochs=5: how often to see the training set, fractions allowed.
@@ -33,43 +35,43 @@ def train(rule, data, *, progress=True, **settings):
     rule's `reference_gradient` of the same batch, by default the true one) to never. stop_after: end after that many
     samples, with the schedule of all epochs. metrics: {name: f(rule, x, y)}, numbers of your own, of the validation
     data: a column of the history each. Where data.y_train holds values (n, outputs), for loss="squared_error",
-    accuracies are NaN.
+    accuracies are NaN. checkpoint: a file that `resume` goes on from, whatever happens.
     ValueError for anything out of range. Interrupting the kernel returns the history so far. A run whose loss becomes
     NaN or infinite ends with status "diverged" and says so.
     """
-    runner = steps(rule, data, Settings(**settings))
-    history = next(runner)
-    with tqdm(total=history.planned, desc=rule.title, unit="batch", disable=not progress, mininterval=0.3) as bar:
-        try:
-            for history in runner:
-                bar.update(history.steps - bar.n)
-                if history.steps == 1 and history.note:
-                    print(history.note)
-                bar.set_postfix_str(history.latest, refresh=False)
-        except KeyboardInterrupt:
-            runner.close()
-        bar.set_postfix_str(history.latest)
-    if history.status != "done":
-        print(f"{rule.title}: {history.message}")
-    return history
+    file = NOT_KEPT if checkpoint is None else Checkpoint(checkpoint, rule, data)
+    return drive(rule, steps(rule, data, Settings(**settings), file), progress)
 
 
-def steps(rule, data, settings):
+def steps(rule, data, settings, file=NOT_KEPT):
     """Generator behind `train`: yields the run's `History` before the first and after every step. Closing it stops."""
     check_rule(rule)
     settings = settings.ready(rule, data)
-    net, images = rule.net, len(data.x_train)
     optimizer = make_optimizer(rule, settings.optimizer, settings.lr, settings.momentum)
     alone = settings.lr is None and settings.schedule == "constant"  # the rates are the optimiser's own business
     rates = [] if alone else [group["lr"] for group in optimizer.param_groups]
+    try:
+        yield from _steps(rule, data, settings, optimizer, rates, file)
+    finally:
+        _give_back(rule.net, optimizer, rates)  # again: the first time an interrupt may have come in between
+
+
+def _steps(rule, data, settings, optimizer, rates, file):
+    net, images = rule.net, len(data.x_train)
     history = History(settings, images)
     losses: list[torch.Tensor] = []
     angles: list[list[float]] = []
-    batches, noise_seeds = _batches(data, settings, history), stream("activity noise", settings.seed)
-    _set_knobs(rule, settings, 0)
-    if settings.probe_every:
-        angles.append(probe(history, first_angles, history, rule, data))
-    add_row(history, rule, data, losses, angles)
+    noise = stream("training noise", settings.seed, data.x_train.device)
+    noise_seeds = stream("activity noise", settings.seed)
+    kept = {"history": history, "optimizer": optimizer, "rates": rates, "losses": losses, "angles": angles}
+    file.begin(**kept, noise=noise, noise_seeds=noise_seeds)
+    batches = _batches(data, settings, history, noise)
+    if not history.rows:
+        _set_knobs(rule, settings, 0)
+        if settings.probe_every:
+            angles.append(probe(history, first_angles, history, rule, data))
+        add_row(history, rule, data, losses, angles)
+    file.keep(due=True)  # or the first step would be the first to hear that this is not possible
     try:
         yield history
         while history.status == "running":
@@ -95,28 +97,42 @@ def steps(rule, data, settings):
             history.samples, history.steps = history.samples + len(x), history.steps + 1
             history.seconds += time.perf_counter() - begin - (history.probe_seconds - probed)
             _look_for_the_end(history, losses[-1], row_due)
+            if history.status == "done" and history.steps < history.planned and not row_due:
+                file.keep(due=True)  # it pauses, with a row that the whole run has not
+                file = NOT_KEPT
             if row_due or history.status != "running":
                 add_row(history, rule, data, losses, angles)
+            file.keep(due=row_due or history.status != "running")
             yield history
-    except (GeneratorExit, KeyboardInterrupt):
+    except (GeneratorExit, KeyboardInterrupt) as stopped:
         net.activity_noise = 0.0
-        if history.status == "running":
+        # A run that was left hanging is closed when the interpreter ends, and torch cannot be asked any more.
+        if history.status == "running" and not sys.is_finalizing():
+            if isinstance(stopped, GeneratorExit):  # it comes between two steps
+                file.keep(due=True)
             history.end("stopped", "interrupted")
             add_row(history, rule, data, losses, angles)
         raise
     finally:
-        net.activity_noise = 0.0
-        for group, rate in zip(optimizer.param_groups, rates, strict=False):
-            group["lr"] = rate  # the schedule's last value, often 0, would ruin a second run of this optimiser
+        _give_back(net, optimizer, rates)
 
 
-def _batches(data, settings, history):
+def _give_back(net, optimizer, rates):
+    """What a run borrows: noise inside the network, and the rates, whose last, often 0, would ruin a second run."""
+    net.activity_noise = 0.0
+    for group, rate in zip(optimizer.param_groups, rates, strict=False):  # none to set: no rates
+        group["lr"] = rate
+
+
+def _batches(data, settings, history, noise):
     """Batches (x, y) for ever, epoch after epoch in a new order, with the noise that x has at history.samples."""
-    device = data.x_train.device
+    device, done = data.x_train.device, history.steps  # those of a run that goes on are passed over
     in_order = stream("order", settings.seed)  # on the CPU: the same batches on every device
-    noise = stream("training noise", settings.seed, device)
     while True:
         for batch in torch.randperm(history.images, generator=in_order).to(device).split(settings.batch_size):
+            if done > 0:
+                done -= 1
+                continue
             x, y = data.x_train.index_select(0, batch), data.y_train.index_select(0, batch)
             if std := settings.input_noise.at(history.samples):
                 x += std * torch.randn(x.shape, generator=noise, device=device, dtype=x.dtype)
@@ -134,11 +150,10 @@ def _set_rates(optimizer, rates, settings, history):
 
 
 def _look_for_the_end(history, loss, row_due):
-    last = history.steps == history.planned or history.samples >= (history.settings.stop_after or math.inf)
     # Seldom, because asking a GPU whether a number is finite means waiting for it.
-    if (history.steps % 20 == 0 or row_due or last) and not torch.isfinite(loss):
+    if (history.steps % 20 == 0 or row_due or history.is_over) and not torch.isfinite(loss):
         history.end("diverged", "the loss is no longer a finite number; try a smaller learning rate")
-    elif last:
+    elif history.is_over:
         history.end("done", "as planned")
 
 

@@ -6,9 +6,10 @@
     python -m tools.results 28 29 --rules ZIL    these rules' files alone; the others', and the cost, stay as they are
 
 study.yaml is a list of `blocks:`, each of them rules, sizes, lrs, seeds, epochs, …; `defaults:` holds for all blocks.
-`rules: all` means every rule of the registry, and `also:` lists more. The learning rate is chosen on validation (one
-seed, one epoch on 20,000 images, if search_epochs and search_images do not say otherwise), unless only one is given.
-While the best rate of a rule stands at the edge of its grid, the next one is tried, six times at most.
+`rules: all` means every rule of the registry that can teach these sizes, and `also:` lists more.
+The learning rate is chosen on validation (one seed, one epoch on 20,000 images, if search_epochs and search_images do
+not say otherwise), unless only one is given. While the best rate of a rule stands at the edge of its grid, the next
+one is tried, six times at most.
 `confirm: 2` then runs the winner and the two smaller rates next to it for the whole length, again on validation, for
 a short race prefers rates that are too high for a long one; `confirm_seeds: 3` takes the mean of three seeds, and of
 rates within one standard error of the best the smallest. Then the seeds run.
@@ -80,7 +81,9 @@ class Block:
         if phase == "confirm":
             settings = {name: value for name, value in settings.items() if name != "eval_every"} | {"test": False}
         seeds = {"search": 1, "confirm": self.confirm_seeds, "seeds": self.seeds}[phase]
-        return sweeps.grid(self.rules, self.sizes, self.rates(phase), seeds=seeds, **settings)
+        rates = self.rates(phase)
+        rules = [rule for rule in self.rules if rates[rule] or rates[rule] is None]
+        return sweeps.grid(rules, self.sizes, rates, seeds=seeds, **settings) if rules else []
 
     def walk_on(self, phase):
         """Add the next rate wherever the best stands at the edge of its grid; was there any?"""
@@ -106,7 +109,7 @@ def read_block(
     rules, sizes, lrs, seeds=5, also=(), confirm=0, confirm_seeds=1, search_images=20_000, search_epochs=1, **settings
 ):
     """A block as it stands in study.yaml."""
-    rules = [*(list(cu.rules.ALL) if rules == "all" else rules), *also]
+    rules = [*(cu.rules.able(sizes) if rules == "all" else rules), *also]
     function = pkgutil.resolve_name(settings.pop("function", "course_utils.runs.one_run"))
     settings = {"dataset": "mnist", "test": True, "function": function, **settings}
     search = {name: value for name, value in settings.items() if name not in NOT_IN_SEARCH}
@@ -182,7 +185,7 @@ def note_costs(studies):
     for lesson, blocks in studies.items():
         new = [path for path in files_of(blocks) if path not in seen]
         seen |= set(new)
-        seconds = sum(pd.read_csv(path).processor_seconds[0] for path in new)
+        seconds = sum(runs.read_run(path).processor_seconds[0] for path in new)
         cost.note(lesson, "results", {"runs": len(new), "core_seconds": round(seconds), **facts})
 
 

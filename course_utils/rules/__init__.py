@@ -4,6 +4,8 @@ The modules are written by tools/build.py from the lessons; a rule added there a
 """
 
 import importlib
+import itertools
+import math
 import pkgutil
 
 from course_utils.rule import Rule
@@ -14,6 +16,12 @@ for _module in sorted(module.name for module in pkgutil.iter_modules(__path__)):
         if isinstance(_class, type) and issubclass(_class, Rule) and _class.__module__.endswith(f".{_module}"):
             ALL[_name] = _class
 globals().update(ALL)
+
+
+def able(sizes):
+    """The names of the rules that can teach a network of these layer sizes: some say the `largest`, in numbers."""
+    numbers = sum((given + 1) * units for given, units in itertools.pairwise(sizes))
+    return [name for name, rule_class in ALL.items() if numbers <= getattr(rule_class, "largest", math.inf)]
 
 
 def __getattr__(name):

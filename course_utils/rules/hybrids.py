@@ -45,7 +45,7 @@ class Parts:
             if name not in good:
                 why = "which does more in a step than fill .grad for net.loss" if name in ALL else "which is no rule"
                 raise ValueError(f"{what} is {name!r}, {why}; a part can be: {', '.join(good)}")
-        self.parts = nn.ModuleList(ALL[name](self.net, seed=self.seed) for name in names.values())
+        self.told, self.parts = names, nn.ModuleList(ALL[name](self.net, seed=self.seed) for name in names.values())
         for part in self.parts:
             part.generator = self.generator  # one for all, or two parts would draw the same noise
         self.plausibility = card_of([part.plausibility for part in self.parts])

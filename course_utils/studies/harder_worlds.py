@@ -2,7 +2,6 @@
 
 import copy
 import math
-from contextlib import contextmanager
 from dataclasses import replace
 
 import pandas as pd
@@ -15,6 +14,7 @@ from course_utils.device import stream
 from course_utils.metrics import no_trace
 from course_utils.rule import FeedbackWeights
 from course_utils.runs import SCHEMA, make_rule, one_run, provenance
+from course_utils.safely import surely
 from course_utils.settings import Settings
 from course_utils.training import make_optimizer, scores, steps
 
@@ -247,31 +247,34 @@ class NoisyFeedback(Around):
         self.std, self.generator = std, stream("feedback noise", rule.seed, rule.net.weights[0].device)
 
     def step(self, x, y, optimizer):
-        with self.noise():
-            return super().step(x, y, optimizer)
+        return self.under_noise(super().step, x, y, optimizer)
 
     def backward(self, x, y):
-        with self.noise():
-            return super().backward(x, y)
+        return self.under_noise(super().backward, x, y)
 
-    @contextmanager
-    def noise(self):
-        """Inside, the feedback is noisy; then the noise goes, and what was learned stays."""
-        rule, kept = self.rule, []
-        if self.std and hasattr(rule, "draw_feedback"):  # it works its feedback out anew in every backward
-            draw = rule.draw_feedback
-            rule.draw_feedback = lambda *given: tuple(b if b is None else self.noisy(b) for b in draw(*given))
-        elif self.std:
-            kept = [b for b in rule.feedback_weights if b is not None]
-        before, noisy = [b.detach().clone() for b in kept], [self.noisy(b) for b in kept]
-        for b, with_noise in zip(kept, noisy, strict=True):
-            b.data.copy_(with_noise)
-        try:
-            yield
-        finally:
-            for b, old, with_noise in zip(kept, before, noisy, strict=True):
-                b.data.copy_(old + (b.detach() - with_noise))
+    def under_noise(self, act, *arguments):
+        """act under noisy feedback; then the noise goes and what was learned stays (nothing, where it is cut off)."""
+        rule, feedback = self.rule, []
+        draw = getattr(rule, "draw_feedback", None)  # a rule that works its feedback out anew in every backward
+        if self.std and draw is None:
+            feedback = [b for b in rule.feedback_weights if b is not None]
+        left, noisy = [b.detach().clone() for b in feedback], [self.noisy(b) for b in feedback]
+
+        def noisily():
+            if self.std and draw is not None:
+                rule.draw_feedback = lambda *given: tuple(b if b is None else self.noisy(b) for b in draw(*given))
+            for b, with_noise in zip(feedback, noisy, strict=True):
+                b.data.copy_(with_noise)
+            loss = act(*arguments)
+            left[:] = [old + (b.detach() - n) for b, old, n in zip(feedback, left, noisy, strict=True)]
+            return loss
+
+        def put_back():
             vars(rule).pop("draw_feedback", None)
+            for b, value in zip(feedback, left, strict=True):
+                b.data.copy_(value)
+
+        return surely(put_back, noisily)
 
     def noisy(self, b):
         noise = torch.randn(b.shape, generator=self.generator, device=b.device, dtype=b.dtype)

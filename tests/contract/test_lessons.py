@@ -111,7 +111,8 @@ def test_the_outline_lists_every_lesson_once_and_in_order():
     outline = lessons.outline()
     lines = re.findall(r"^  (\d\d_\w+):", (lessons.ROOT / "lessons/outline.yaml").read_text(), re.M)
     assert [lesson.stem for lesson in outline] == lines
-    assert [lesson.number for lesson in outline] == [f"{number:02d}" for number in range(35)]
+    assert [lesson.number for lesson in outline] == [f"{number:02d}" for number in range(len(outline))]
+    assert len(outline) >= 35
     parts = list(dict.fromkeys(lesson.part for lesson in outline))
     assert parts == list(lessons.parts()), "parts follow one another"
     assert len({lesson.title for lesson in outline}) == len(outline)

@@ -1,10 +1,12 @@
 """Small networks, batches and rules that several tests share. Sizes are odd and all different on purpose."""
 
 import inspect
+import math
 import sys
 import textwrap
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from course_utils.data import Dataset
 from course_utils.network import MLP
@@ -12,6 +14,16 @@ from course_utils.rule import Knob, Rule, above, between, one_of, whole
 
 ACTIVATIONS = ["relu", "tanh", "sigmoid", "hard_sigmoid", "linear"]
 LOSSES = ["cross_entropy", "squared_error"]
+
+
+def flop_counter():
+    """Torch's own counter, which overlooks products that are added in place."""
+
+    def flops(shape, left, right, **_):
+        return 2 * math.prod(left) * right[-1]
+
+    in_place = {torch.ops.aten.addmm_: flops, torch.ops.aten.baddbmm_: flops}
+    return FlopCounterMode(display=False, custom_mapping=in_place)
 
 
 def small_net(sizes=(7, 6, 5, 3), activation="tanh", loss="cross_entropy", seed=0, dtype=torch.float64):
@@ -54,6 +66,13 @@ def grads(rule, x, y):
         p.grad = None
     rule.backward(x, y)
     return [None if p.grad is None else p.grad.clone() for p in rule.net.parameters()]
+
+
+def unused_biases(rule):
+    """Hidden biases that a rule does without and says so: `taught` names the weights beside them, and not them."""
+    taught, net = {id(p) for _, p in rule.taught()}, rule.net
+    pairs = zip(net.weights[:-1], net.biases[:-1], strict=True)
+    return [b for w, b in pairs if id(w) in taught and id(b) not in taught]
 
 
 def largest_difference(ours, theirs):

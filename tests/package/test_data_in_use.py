@@ -14,7 +14,8 @@ from helpers.small_mnist import write_small
 
 import course_utils as cu
 from course_utils import data as data_module
-from course_utils import files, sweeps
+from course_utils import files
+from course_utils.checkpoints import loaded_as
 
 SWEEP = {"sizes": [12, 9, 4], "lr": 0.05, "seeds": 2, "epochs": 1, "batch_size": 16, "progress": False}
 MEASURED = ["rule", "dataset", "seed", "samples", "val_accuracy", "test_accuracy"]
@@ -65,12 +66,11 @@ def test_workers_are_handed_the_data(tmp_path):
 
 def test_what_load_dataset_gave_is_loaded_by_name_and_what_was_made_of_it_is_not():
     digits, few = cu.load_dataset("digits"), cu.load_dataset("digits", limit=300)
-    assert sweeps._for_workers(digits) == ("digits", {}) and sweeps._for_workers(few) == ("digits", {"limit": 300})
+    assert loaded_as(digits) == ("digits", None) and loaded_as(few) == ("digits", 300)
     for change in ({"x_train": 1 - few.x_train}, {"y_train": few.y_train.flip(0)}, {"x_test": few.x_val}):
-        made, limit = sweeps._for_workers(replace(few, **change))
-        assert isinstance(made, cu.Dataset) and limit == {}
+        assert loaded_as(replace(few, **change)) is None
     twice = torch.cat([digits.x_train] * 2), torch.cat([digits.y_train] * 2)
-    assert sweeps._for_workers(replace(digits, x_train=twice[0], y_train=twice[1]))[1] == {}
+    assert loaded_as(replace(digits, x_train=twice[0], y_train=twice[1])) is None
 
 
 def test_load_dataset_hands_a_dataset_back_and_cuts_it():

@@ -186,4 +186,4 @@ def test_view_draws_a_third_panel_anew_with_the_figure_and_says_what_goes_wrong(
         while True:
             lab.run_steps(30)
     assert "no such panel" in lab.message.value
-    assert bytes(Playground(Knobby, data).panel.value) == b""
+    assert Playground(Knobby, data).panel.value == ""

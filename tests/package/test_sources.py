@@ -8,6 +8,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from helpers.behind import behind
 from nbclient import NotebookClient
 
 from course_utils import runs, sources
@@ -83,7 +84,7 @@ def test_what_explains_does_not_decide(old, new, edited):
 
 def test_a_file_of_one_s_own_counts_as_a_whole_but_for_what_explains(module):
     def named(text):  # the file's own name is no part of the question
-        found = sources.behind([module(text).Own])
+        found = behind([module(text).Own])
         return {hash_ for name, hash_ in found.items() if name.startswith("own_")}
 
     assert len(named(OWN)) == 1
@@ -145,7 +146,7 @@ def test_the_function_decides(module):
     Path(module("").__file__).with_name("own_helper.py").write_text("GAIN = 1\n")
     first, second = module(text).mine, module(text.replace("return one_run", "return None and one_run")).mine
     assert len({key("Backprop", function=f) for f in (runs.one_run, first, second)}) == 3
-    assert {"course_utils.training", "own_helper"} <= set(sources.behind([first]))
+    assert {"course_utils.training", "own_helper"} <= set(behind([first]))
 
 
 def test_a_rule_swept_edited_in_the_notebook_and_swept_again_is_computed_again():

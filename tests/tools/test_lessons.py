@@ -86,4 +86,5 @@ def test_no_tool_writes_a_table_in_place():
             call = IN_PLACE.search(line)
             if call and not call[2].startswith(("index=False", "picture")):  # into the memory
                 found[path.name] = found.get(path.name, []) + [call[0]]
+    assert found.pop("soak.py") == [".unlink("] * 2  # of the runs it has killed, in a folder of its own
     assert found == {"lessons.py": [".unlink(missing_ok=True"], "results.py": [".unlink("]}

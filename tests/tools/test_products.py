@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from helpers import flop_counter
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 import course_utils as cu
 from course_utils import costs, runs
@@ -16,7 +16,7 @@ SIZES, N = (7, 6, 5, 3), 4
 def test_the_products_of_every_rule_are_those_that_torch_counts_and_a_replay_makes_the_same(name):
     rule = runs.make_rule(name, list(SIZES), 0)
     x, y, optimizer = torch.rand(N, SIZES[0]), torch.arange(N) % SIZES[-1], costs.sgd(rule)
-    with FlopCounterMode(display=False) as flops:
+    with flop_counter() as flops:
         made = products_of(lambda: rule.step(x, y, optimizer))
     assert 0 < 2 * sum(product.multiplications for product in made) == flops.get_total_flops()
     bare = products_of(replay(made, "cpu"))

@@ -30,6 +30,18 @@ def test_the_example_of_a_rule_of_ones_own_runs(monkeypatch, capsys):
     assert abs(last.variance - 1) < 4 * last.variance_se
 
 
+def test_the_run_that_goes_on_does(monkeypatch, tmp_path, capsys):
+    begin, go_on = re.findall(r"```python\n(.*?)```", README.split("## A run that goes on")[1], re.S)
+    digits, (short, whole) = cu.load_dataset("digits", device="cpu"), ("epochs=1, stop_after=640", "epochs=1")
+    monkeypatch.setattr(cu, "load_dataset", lambda name: digits)
+    monkeypatch.chdir(tmp_path)
+    exec(begin.replace("epochs=20", whole), one := {})
+    exec(begin.replace("epochs=20", short), {})
+    exec(go_on, other := {"cu": cu})
+    weights = zip(one["rule"].net.weights, other["rule"].net.weights, strict=True)
+    assert other["history"].status == "done" and all(torch.equal(*pair) for pair in weights)
+
+
 def test_the_example_of_torch_s_own_tools_runs(capsys):
     (code,) = [block for block in re.findall(r"```python\n(.*?)```", README, re.S) if "register_step_pre_hook" in block]
     digits = cu.load_dataset("digits", device="cpu")  # fewer: it takes more epochs

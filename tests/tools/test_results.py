@@ -188,7 +188,9 @@ def test_the_tool_measures_everything_shares_runs_and_goes_on(course, tmp_path, 
 
 def test_a_block_may_ask_for_every_rule_and_for_another_function():
     block = results.read_block("all", SIZES, [0.1], also=["FrozenHidden(Backprop)"], epochs=1)
-    assert block.rules == [*cu.rules.ALL, "FrozenHidden(Backprop)"]
+    assert block.rules == [*cu.rules.able(SIZES), "FrozenHidden(Backprop)"]
+    large = results.read_block("all", [784, 32, 10], [0.1]).rules
+    assert "CMAES" not in large and set(large) < set(cu.rules.ALL)  # it is for small networks alone
     other = results.read_block(["ZIL"], SIZES, [0.1, 0.2], function="course_utils.sweeps.one_run", epochs=3)
     assert {function for function, _ in other.runs("search")} == {runs.one_run}
     assert [(s["limit"], s["epochs"], s["test"]) for _, s in other.runs("search")] == 2 * [(20_000, 1, False)]
