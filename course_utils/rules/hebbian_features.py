@@ -127,8 +127,8 @@ class Sanger(HebbianLayers, Rule):
 class NonlinearHebb(Sanger):
     """Nonlinear PCA: the last hidden layer learns by its bent responses, the ones before it whiten by Sanger's rule.
 
-    Source: Oja 1997, doi:10.1016/S0925-2312(97)00045-3; y − tanh y, with a decay of another kind: Karhunen and
-    colleagues 1997, doi:10.1109/72.572090.
+    Source: Oja 1997, Neurocomputing 17:25; y − tanh y, with a decay of another kind: Karhunen and colleagues 1997,
+    IEEE Transactions on Neural Networks 8:486.
     On whitened inputs it separates independent sources. response: r = "expand", y − tanh y, for sources with heavy
     tails, or "compress", tanh y, for those with light ones. With one hidden layer it takes the inputs as they come, so
     whiten them yourself. `reference_gradient` is that of ½|z − Wᵀr|². ValueError for another response.
