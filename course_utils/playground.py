@@ -9,7 +9,6 @@ from collections import deque
 from functools import partial
 from html import escape
 from itertools import cycle
-from typing import Any
 
 import ipywidgets as widgets
 from IPython.core.pylabtools import print_figure
@@ -31,17 +30,18 @@ class Playground(widgets.VBox):
 
     rule_class: a subclass of `Rule` (the class, not a rule made from it). data: as from `load_dataset`. sizes: None
     means one hidden layer of 128 units. training: more arguments for `train`, such as {"optimizer": "adam"}; network:
-    for `MLP`, such as activation="tanh". ValueError for a class that is no rule, and for what these refuse. Without an
-    event loop `run_steps` drives the run. Making one ends the runs that Train drives in others; so does close().
-    Attributes: sliders, {name: widget}; train, stop, reset, show_code, the buttons; rule and history, of the run on the
-    screen; task, while Train drives it (to be awaited: it raises what goes wrong).
+    for `MLP`, such as activation="tanh". view(ax, rule) draws a third panel. ValueError for a class that is no rule,
+    and for what these refuse. Without an event loop `run_steps` drives the run. Making one ends the runs that Train
+    drives in others; so does close(). Attributes: sliders, {name: widget}; train, stop, reset, show_code, the buttons;
+    rule and history, of the run on the screen; task, while Train drives it (to be awaited: it raises what goes wrong).
     """
 
-    def __init__(self, rule_class, data, sizes=None, epochs=3, seed=0, training=None, **network):
+    def __init__(self, rule_class, data, sizes=None, epochs=3, seed=0, training=None, view=None, **network):
         if not (isinstance(rule_class, type) and issubclass(rule_class, Rule)):
             raise ValueError(f"rule_class is {rule_class!r}; it must be a class derived from cu.Rule")
         check_dataset(data)
         self.rule_class, self.data = rule_class, data
+        self.view, self.panel = view, _picture(900) if view else widgets.HTML()
         values = data.y_train.is_floating_point()
         outputs = data.y_train.shape[1] if values else int(data.y_train.max()) + 1
         self.sizes = sizes or [data.x_train.shape[1], 128, outputs]
@@ -49,11 +49,8 @@ class Playground(widgets.VBox):
         every = max(1, min(2_500, len(data.x_train) // 4))
         probing = {"eval_every": every, "probe_every": max(1, every // 4)}
         self.training = {"epochs": epochs, "schedule": "constant", "seed": seed, **probing, **(training or {})}
-        self.runs: deque = deque(maxlen=5)  # (look, LiveRun); the last is the one on the screen:
-        self.run: LiveRun
-        self.history: Any  # its History
-        self.looks = cycle(plots.PALE)
-        self.figure = Figure(figsize=(9, 4.2), dpi=100)  # pyplot would keep it for ever
+        self.runs: deque = deque(maxlen=5)  # (look, LiveRun); the last is the one on the screen
+        self.looks, self.figure = cycle(plots.PALE), Figure(figsize=(9, 4.2), dpi=100)  # pyplot would keep it for ever
         self.samples_shown, self.next_draw, self.drawn = 10 * every, 0.0, None
         self.loop, self.task = asyncio._get_running_loop(), None
         self._make_sliders()
@@ -96,7 +93,7 @@ class Playground(widgets.VBox):
         self.reset = self._button("Reset", self._reset, "sliders to their defaults, curves away")
         self.show_code = self._button("Show code", self._show_code, "code that repeats the run on the screen")
         self.image, self.status, self.message, self.code = _picture(900), widgets.HTML(), widgets.HTML(), widgets.HTML()
-        shown = {"figure": self.image, "status": self.status, "message": self.message, "code": self.code}
+        shown = dict(figure=self.image, view=self.panel, status=self.status, message=self.message, code=self.code)
         for name, widget in (self.sliders | shown).items():
             widget.add_class("cu-" + name.replace("_", "-"))
         return [columns, widgets.HBox([self.train, self.stop, self.reset, self.show_code]), *shown.values()]
@@ -125,10 +122,8 @@ class Playground(widgets.VBox):
         finally:
             self._draw(soon=self.history.status == "running")
 
-    def _values(self):
-        # Three digits keep the code short; a whole number stays one.
-        values = {name: slider.value for name, slider in self.sliders.items()}
-        return {name: v if isinstance(v, int) else float(f"{v:.3g}") for name, v in values.items()}
+    def _values(self):  # three digits keep the code short; a whole number stays one
+        return {k: s.value if isinstance(s.value, int) else float(f"{s.value:.3g}") for k, s in self.sliders.items()}
 
     def _begin(self):
         """A fresh run, ready for its first step; the one on the screen becomes a pale line."""
@@ -201,19 +196,29 @@ class Playground(widgets.VBox):
             warning = history.message if history.status == "diverged" else ""
             plots.runs(self.figure, self.rule, shown, self.samples_shown, warning)
             self.image.value = _png(self.figure)
+            if self.view:
+                _paint(self.panel, self.message, self.view, self.rule, Figure((9, 2.6), layout="constrained"))
         # At most five times a second, and on a slow machine for no more than a third of the time.
         self.next_draw = time.monotonic() + max(0.2, 2 * (time.monotonic() - begin))
 
 
 def _picture(width):
-    # Without align_self the box around it would stretch it.
-    size = {"width": f"{width}px", "max_width": "100%", "height": "auto", "align_self": "flex-start"}
-    return widgets.Image(format="png", layout=size)
+    size = {"width": f"{width}px", "max_width": "100%", "height": "auto"}
+    return widgets.Image(format="png", layout={**size, "align_self": "flex-start"})  # else its box would stretch it
 
 
 def _in_words(error):
     trace = escape("".join(traceback.format_exception(error, limit=-3)))
     return f'<pre style="border-left: 4px solid {plots.RED}">{trace}</pre>'
+
+
+def _paint(image, message, draw, what, figure, columns=1):
+    try:
+        draw(figure.subplots(1, columns), what)
+        image.value = _png(figure)
+    except Exception as error:
+        message.value = _in_words(error)  # Jupyter would hide it
+        raise
 
 
 def _slider(text, default, low, high, scale):
@@ -237,13 +242,8 @@ def under_slider(draw, options, value, name, size=(6.4, 3.4), columns=1):
     image, message = _picture(round(100 * size[0])), widgets.HTML()
 
     def show(_=None):
-        figure, message.value = Figure(size, layout="constrained"), ""
-        try:
-            draw(figure.subplots(1, columns), slider.value)
-            image.value = _png(figure)
-        except Exception as error:
-            message.value = _in_words(error)  # Jupyter would hide it
-            raise
+        message.value = ""
+        _paint(image, message, draw, slider.value, Figure(size, layout="constrained"), columns)
 
     slider.observe(show, names="value")
     show()

@@ -68,6 +68,13 @@ def grads(rule, x, y):
     return [None if p.grad is None else p.grad.clone() for p in rule.net.parameters()]
 
 
+def unused_biases(rule):
+    """Hidden biases that a rule does without and says so: `taught` names the weights beside them, and not them."""
+    taught, net = {id(p) for _, p in rule.taught()}, rule.net
+    pairs = zip(net.weights[:-1], net.biases[:-1], strict=True)
+    return [b for w, b in pairs if id(w) in taught and id(b) not in taught]
+
+
 def largest_difference(ours, theirs):
     assert len(ours) == len(theirs)
     return max((a - b).abs().max().item() for a, b in zip(ours, theirs, strict=True))

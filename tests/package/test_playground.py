@@ -165,3 +165,25 @@ def test_a_picture_under_a_slider_is_drawn_anew_after_each_move_and_says_what_go
     assert "ZeroDivisionError" in message.value
     slider.value = 2
     assert message.value == "" and bytes(picture.value) == before
+
+
+def test_view_draws_a_third_panel_anew_with_the_figure_and_says_what_goes_wrong(data):
+    seen = []
+
+    def view(ax, rule):
+        seen.append((rule, rule.net.weights[0].detach().clone()))
+        if rule.net.weights[0].isfinite().all() and len(seen) > 3:
+            raise RuntimeError("no such panel")
+        ax.plot(rule.net.weights[0].detach()[0])
+
+    lab = Playground(Knobby, data, view=view)
+    first = bytes(lab.panel.value)
+    lab.run_steps(3)
+    now = bytes(lab.panel.value)
+    assert now.startswith(PNG) and now != first and lab.panel in lab.children
+    assert seen[-1][0] is lab.rule and not seen[-1][1].equal(seen[0][1])
+    with pytest.raises(RuntimeError):
+        while True:
+            lab.run_steps(30)
+    assert "no such panel" in lab.message.value
+    assert Playground(Knobby, data).panel.value == ""
