@@ -14,7 +14,7 @@ def runs(rule, dataset=LINEAR, sizes="784-64-10"):
     return table[(table.rule == rule) & (table.dataset == dataset) & (table.sizes.str.split().str[0] == sizes)]
 
 
-def tested(*which):
+def accuracies(*which):
     """Test accuracies (%) by seed at the end of these runs."""
     rows = runs(*which).dropna(subset=["test_accuracy"]).set_index("seed").test_accuracy
     assert sorted(rows.index) == [0, 1, 2, 3, 4]
@@ -29,8 +29,8 @@ def interval(one, other):
 
 
 def test_looking_is_worth_more_than_four_points_and_labels_in_both_layers_less_than_one_more():
-    assert interval(tested("Sanger"), tested("FrozenHidden(Sanger)"))[0] > 4
-    low, high = interval(tested("Backprop"), tested("Sanger"))
+    assert interval(accuracies("Sanger"), accuracies("FrozenHidden(Sanger)"))[0] > 4
+    low, high = interval(accuracies("Backprop"), accuracies("Sanger"))
     assert 0 < low and high < 1
 
 
@@ -41,13 +41,13 @@ def test_in_the_first_two_epochs_the_learnt_neurons_are_less_than_a_point_ahead_
 
 
 def test_to_a_linear_reader_a_turned_layer_is_worth_the_same_within_a_fifth_of_a_point():
-    means = [tested("Sanger").mean(), *(tested(r, LINEAR, TWICE).mean() for r in ("NonlinearHebb", COMPRESS))]
+    means = [accuracies("Sanger").mean(), *(accuracies(r, LINEAR, TWICE).mean() for r in ("NonlinearHebb", COMPRESS))]
     assert max(means) - min(means) < 0.2
 
 
 def test_behind_on_and_off_cells_one_bend_is_worth_a_point_and_the_other_costs_more():
-    axes = tested("Sanger", ON_OFF)
-    expand, compress = (interval(tested(r, ON_OFF, TWICE), axes) for r in ("NonlinearHebb", COMPRESS))
+    axes = accuracies("Sanger", ON_OFF)
+    expand, compress = (interval(accuracies(r, ON_OFF, TWICE), axes) for r in ("NonlinearHebb", COMPRESS))
     assert expand[0] > 0.75 and compress[1] < -0.75
-    assert axes.mean() - tested(COMPRESS, ON_OFF, TWICE).mean() > 1
-    assert interval(axes, tested("FrozenHidden(Sanger)", ON_OFF))[0] > 4
+    assert axes.mean() - accuracies(COMPRESS, ON_OFF, TWICE).mean() > 1
+    assert interval(axes, accuracies("FrozenHidden(Sanger)", ON_OFF))[0] > 4
