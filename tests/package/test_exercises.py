@@ -89,7 +89,11 @@ def test_a_guess_in_any_form_stands_beside_the_number_measured(guess, read):
     table = cu.beside({"angle": guess, "unasked": 3}, {"angle": 12.345, "accuracy": 97.04})
     assert table.measured.tolist() == [12.3, 97.0] and list(table.index) == ["angle", "accuracy"]
     assert math.isnan(table.predicted["accuracy"])
-    assert math.isnan(table.predicted["angle"]) if read is None else table.predicted["angle"] == pytest.approx(read, abs=0.05)
+    assert (
+        math.isnan(table.predicted["angle"])
+        if read is None
+        else table.predicted["angle"] == pytest.approx(read, abs=0.05)
+    )
 
 
 def test_not_done_returns_the_reference(capsys):
