@@ -1,8 +1,10 @@
 """Checks for the learner: one line for a fact, and a fair trial for an update the learner wrote."""
 
 import os
+import re
 from contextlib import suppress
 
+import pandas as pd
 import torch
 
 
@@ -19,6 +21,25 @@ def check(what, passed, got=None, data=None):
     print(f"{'✓' if passed else '✗'} {what}{shown}")
     if not passed and os.environ.get("CI", "").lower() not in ("", "0", "false"):
         raise AssertionError(f"{what}{shown}")
+
+
+def beside(predictions, measured, digits=1):
+    """A table of the learner's guesses beside the numbers measured; a row for each of `measured`.
+
+    A guess may be a number, words ("about 90 %", read as 90), a range ((85, 95), shown as its middle) or None.
+    """
+    guesses = {name: _number_in(predictions.get(name)) for name in measured}
+    return pd.DataFrame({"predicted": guesses, "measured": measured}).astype(float).round(digits)
+
+
+def _number_in(guess):
+    """The number that a guess means, whatever form it was written in; nan where there is none."""
+    numbers = re.findall(r"(?<!\d)-?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?", guess) if isinstance(guess, str) else guess
+    numbers = numbers if isinstance(numbers, (list, tuple)) else [numbers]
+    with suppress(TypeError, ValueError, ZeroDivisionError):
+        numbers = [float(n.replace(",", "") if isinstance(n, str) else n) for n in numbers]
+        return sum(numbers) / len(numbers)
+    return float("nan")
 
 
 def _short(value):
@@ -46,12 +67,13 @@ MISTAKES = [
 ]
 
 
-def check_update(mine, reference, shapes, mutants=None, trials=3):
+def check_update(mine, reference, shapes, mutants=None, trials=3, possible=None):
     """Try the learner's function against the reference on random float64 tensors; return the one to go on with.
 
     mine, reference: functions of the tensors named in `shapes`, {name: shape}, called by keyword; the first
     dimension of the first shape is the batch. mutants: {the name of a mistake: function}, likely wrong answers,
     with which yours is compared before the general ones (sign, transpose, sum for mean, factor 2).
+    possible: {name: function} that makes a value that can occur (a label of 0 or 1, a width above 0) of a random one.
     Right is what agrees to 1e-7, in float32 to 1e-5. Where an input has the answer's shape, as a state before and after
     a step, the general mistakes are also looked for in the step alone.
     Never raises: prints ✓ and returns `mine`; or NOT DONE (it returned None); or what is wrong, with yours, the
@@ -62,7 +84,8 @@ def check_update(mine, reference, shapes, mutants=None, trials=3):
         given = {}
         for name, shape in shapes.items():
             values = torch.randn(shape, generator=generator, dtype=torch.float64)
-            given[name] = values + 0.1 * values.sign()  # away from 0, so that no wrong term hides behind a zero
+            values = values + 0.1 * values.sign()  # away from 0, so that no wrong term hides behind a zero
+            given[name] = possible[name](values) if name in (possible or {}) else values
         problem = _problem(mine, given, reference(**given), mutants or {})
         if problem:
             print(f"{problem}\n  The reference is used from here on.")

@@ -110,7 +110,8 @@ class SettlingByFeedback(SettlingWhileLearning):
 class LearnedFeedbackPC(IncrementalPredictiveCoding):
     """Incremental predictive coding without weight transport: errors come down through weights that learn as W does.
 
-    Source of how they learn: Kolen and Pollack 1994, doi:10.1109/ICNN.1994.374486. feedback_weights[l] has the shape of
+    Source of how they learn: Kolen and Pollack 1994, doi:10.1109/ICNN.1994.374486; feedback that learns in predictive
+    coding: Millidge and colleagues 2020, arXiv:2010.01047. feedback_weights[l] has the shape of
     net.weights[l], from the same distribution; [0] is None. decay: the share λ that both lose at each move of the weights;
     ValueError for an optimiser whose own weight_decay comes on top of it. Other arguments as in `IncrementalPredictiveCoding`.
     """

@@ -43,7 +43,8 @@ class NodePerturbation(Rule):
     """Node perturbation: every unit is shaken for every example, and moves along or against what it tried.
 
     Source: Williams 1992, doi:10.1007/BF00992696; in this form Fiete and Seung 2006,
-    doi:10.1103/PhysRevLett.97.048104. perturbation_std: σ > 0 of the noise on pre-activations. draws: tries for
+    doi:10.1103/PhysRevLett.97.048104; one unit at a time, Widrow and Lehr 1990 (Madaline Rule III).
+    perturbation_std: σ > 0 of the noise on pre-activations. draws: tries for
     each example. mode: "antithetic", two opposite passes a try, or "one_sided", one pass against the clean one.
     perturb_inactive: whether to shake ReLU units that are silent in the clean pass.
     x (batch, inputs), y (batch,) labels or (batch, outputs) targets. ValueError for anything out of range.

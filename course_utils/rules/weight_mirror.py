@@ -12,7 +12,8 @@ SHARE_REPLACED = "the share of B replaced in a mirror step, above 0, at most 1",
 class WeightMirror(FeedbackAlignment):
     """Weight mirror: feedback alignment by day; in between, noise is sent through W, and B learns what comes out.
 
-    Source: Akrout and colleagues 2019, arXiv:1904.05391; the decay that keeps B as long as W is this course's.
+    Source: Akrout and colleagues 2019, arXiv:1904.05391; an amplification and a decay, as in Kunin and colleagues 2020,
+    arXiv:2003.01513, with η s² = λ, so that B becomes as long as W.
     feedback_weights[l] has the shape of net.weights[l], starts random and moves in `step` alone; [0] is None.
     decay: the share λ of B replaced in one mirror step. mirror_steps: how many follow each training batch; 0 is
     feedback alignment. Both may move while training runs. examples: noise patterns in a mirror step, unit Gaussian

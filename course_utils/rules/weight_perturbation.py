@@ -51,7 +51,9 @@ def losses_nearby(net, x, y, psi, steps):
 class WeightPerturbation(Rule):
     """Weight perturbation: jiggle all weights at once, and change them by the jiggle times what it did to the loss.
 
-    Source: Dembo and Kailath 1990, doi:10.1109/72.80205; both ways at once, as in Spall 1992, doi:10.1109/9.119632.
+    Source: Dembo and Kailath 1990, doi:10.1109/72.80205; each draw weighed by its own change of the loss, so that it
+    points downhill, Cauwenberghs 1993 (NIPS 5:244); both ways at once, Spall 1992, doi:10.1109/9.119632 (who divides by ψ
+    where this multiplies: the same for signs).
     x (batch, inputs), y (batch,) labels or (batch, outputs) targets. perturbation_std: σ, above 0. draws: K directions
     a batch, in one batched product as far as they fit into `AT_ONCE` numbers. mode: "antithetic" compares w + σψ with
     w − σψ, "one_sided" with w, "no_baseline" with nothing. noise: "gaussian" or "rademacher" (±1). ValueError for

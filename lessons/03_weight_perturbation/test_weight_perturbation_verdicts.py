@@ -62,3 +62,15 @@ def test_one_image_at_a_time_blows_up_and_every_cure_survives():
         assert len(cure) == 5 and set(cure.samples) == {samples}
     assert tenth.test.mean() < 15
     assert backprop - 10 < ten.test.mean() < backprop and backprop - 10 < batch.test.mean() < backprop
+
+
+def test_twice_the_jiggles_buy_about_two_points_both_times():
+    patient = TEN.replace("10", "20")
+    ten, once, twice = (
+        100 * rows.test_accuracy.mean()
+        for rows in (
+            runs(TEN, "784-256-10"),
+            *(rows for _, rows in sorted(runs(patient, "784-256-10").groupby("samples"))),
+        )
+    )
+    assert 1 < once - ten < 3 and 1 < twice - once < 3
