@@ -17,7 +17,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 from course_utils import costs, metrics, plots, rules
 from course_utils.data import Dataset, load_dataset
 from course_utils.device import setup
-from course_utils.exercises import check, check_update
+from course_utils.exercises import beside, check, check_update
 from course_utils.history import History
 from course_utils.network import MLP, Net
 from course_utils.playground import Playground as playground  # a lesson calls it like a function

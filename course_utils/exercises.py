@@ -1,8 +1,10 @@
 """Checks for the learner: one line for a fact, and a fair trial for an update the learner wrote."""
 
 import os
+import re
 from contextlib import suppress
 
+import pandas as pd
 import torch
 
 
@@ -19,6 +21,25 @@ def check(what, passed, got=None, data=None):
     print(f"{'✓' if passed else '✗'} {what}{shown}")
     if not passed and os.environ.get("CI", "").lower() not in ("", "0", "false"):
         raise AssertionError(f"{what}{shown}")
+
+
+def beside(predictions, measured, digits=1):
+    """A table of the learner's guesses beside the numbers measured; a row for each of `measured`.
+
+    A guess may be a number, words ("about 90 %", read as 90), a range ((85, 95), shown as its middle) or None.
+    """
+    guesses = {name: _number_in(predictions.get(name)) for name in measured}
+    return pd.DataFrame({"predicted": guesses, "measured": measured}).astype(float).round(digits)
+
+
+def _number_in(guess):
+    """The number that a guess means, whatever form it was written in; nan where there is none."""
+    numbers = re.findall(r"(?<!\d)-?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?", guess) if isinstance(guess, str) else guess
+    numbers = numbers if isinstance(numbers, (list, tuple)) else [numbers]
+    with suppress(TypeError, ValueError, ZeroDivisionError):
+        numbers = [float(n.replace(",", "") if isinstance(n, str) else n) for n in numbers]
+        return sum(numbers) / len(numbers)
+    return float("nan")
 
 
 def _short(value):
@@ -40,12 +61,13 @@ MISTAKES = [
 ]
 
 
-def check_update(mine, reference, shapes, mutants=None, trials=3):
+def check_update(mine, reference, shapes, mutants=None, trials=3, possible=None):
     """Try the learner's function against the reference on random float64 tensors; return the one to go on with.
 
     mine, reference: functions of the tensors named in `shapes`, {name: shape}, called by keyword; the first
     dimension of the first shape is the batch. mutants: {the name of a mistake: function}, likely wrong answers
-    to compare with when the general ones (sign, transpose, sum for mean) do not explain it.
+    to compare with when the general ones (sign, transpose, sum for mean) do not explain it. possible: {name:
+    function} that makes a value that can occur (a label of 0 or 1, a width above 0) of a random one.
     Never raises: prints ✓ and returns `mine`; or NOT DONE (it returned None); or what is wrong, with yours, the
     true value and the largest difference; in the last two cases it returns `reference`.
     """
@@ -54,7 +76,8 @@ def check_update(mine, reference, shapes, mutants=None, trials=3):
         given = {}
         for name, shape in shapes.items():
             values = torch.randn(shape, generator=generator, dtype=torch.float64)
-            given[name] = values + 0.1 * values.sign()  # away from 0, so that no wrong term hides behind a zero
+            values = values + 0.1 * values.sign()  # away from 0, so that no wrong term hides behind a zero
+            given[name] = possible[name](values) if name in (possible or {}) else values
         problem = _problem(mine, given, reference(**given), mutants or {})
         if problem:
             print(f"{problem}\n  The reference is used from here on.")
@@ -73,13 +96,15 @@ def _problem(mine, given, expected, mutants):
         return "NOT DONE: your function returned None."
     if not isinstance(answer, torch.Tensor):
         return f"✗ not yet: it returned a {type(answer).__name__}; a tensor of shape {tuple(expected.shape)} is asked"
-    if answer.dtype != expected.dtype:
-        return f"✗ not yet: yours holds {answer.dtype}; asked is the type of what you were given, {expected.dtype}"
     if _same(answer, expected):
         return None
+    if answer.dtype != expected.dtype:
+        return f"✗ not yet: yours holds {answer.dtype}; asked is the type of what you were given, {expected.dtype}"
     likely = _likely_mistake(answer, expected, given, mutants)
     if answer.shape != expected.shape:
         return f"✗ not yet: yours has shape {tuple(answer.shape)}, asked is {tuple(expected.shape)}{likely}"
+    if answer.isnan().any():
+        return f"✗ not yet: yours holds nan: 0/0, or a root, logarithm or arccos of what is outside its range{likely}"
     largest = (answer - expected).abs().max().item()
     yours, true = (_short(tensor.reshape(-1)[:3].tolist()) for tensor in (answer, expected))
     heads = f"\n  yours begins {yours}\n  true  begins {true}"
@@ -87,8 +112,13 @@ def _problem(mine, given, expected, mutants):
 
 
 def _same(one, other):
-    alike = isinstance(one, torch.Tensor) and (one.shape, one.dtype) == (other.shape, other.dtype)
-    return alike and torch.allclose(one, other, rtol=1e-9, atol=1e-12)
+    """Are they alike, to the last digits that both their types have?"""
+    if not isinstance(one, torch.Tensor) or one.shape != other.shape:
+        return False
+    if one.is_floating_point() != other.is_floating_point():
+        return False
+    rtol, atol = (1e-9, 1e-12) if one.dtype == other.dtype else (1e-5, 1e-6)
+    return torch.allclose(one.to(other.dtype), other, rtol=rtol, atol=atol)
 
 
 def _likely_mistake(answer, expected, given, mutants):
@@ -98,6 +128,8 @@ def _likely_mistake(answer, expected, given, mutants):
             return f"\n  Likely: {name}."
     for name, mutant in mutants.items():
         with suppress(Exception):  # no explanation, but no reason to stop the notebook either
-            if _same(mutant(**given), answer):
-                return f"\n  Likely: {name}."
+            wrong = mutant(**given)
+            for more, undone in (("", 1), ("; and 1/batch is missing", batch), ("; and the sign is turned round", -1)):
+                if _same(wrong * undone, answer):
+                    return f"\n  Likely: {name}{more}."
     return ""

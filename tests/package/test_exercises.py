@@ -1,5 +1,7 @@
 """The learner's checks: one line for a fact, a fair and friendly trial for an update."""
 
+import math
+
 import pytest
 import torch
 
@@ -71,6 +73,28 @@ def test_right_answers_are_returned(capsys):
         assert was_mine and "✓" in out and "✗" not in out
 
 
+def test_a_right_answer_in_another_type_of_float_is_right(capsys):
+    was_mine, out = verdict(capsys, lambda delta, h: reference(delta, h).float())
+    assert was_mine and "✓" in out
+
+
+@pytest.mark.parametrize(
+    "guess, read",
+    [(90, 90), ("90%", 90), ("about 90", 90), ("85 to 95", 90), ("85-95", 90), ((85, 95), 90), ([80, 90, 100], 90)]
+    + [("-3.5°", -3.5), ("397,511", 397_511), ("1e-3", 1e-3), (None, None), ("no idea", None), ("", None), ((), None)]
+    + [(torch.tensor(90.0), 90), (True, 1), ({}, None)],
+)
+def test_a_guess_in_any_form_stands_beside_the_number_measured(guess, read):
+    table = cu.beside({"angle": guess, "unasked": 3}, {"angle": 12.345, "accuracy": 97.04})
+    assert table.measured.tolist() == [12.3, 97.0] and list(table.index) == ["angle", "accuracy"]
+    assert math.isnan(table.predicted["accuracy"])
+    assert (
+        math.isnan(table.predicted["angle"])
+        if read is None
+        else table.predicted["angle"] == pytest.approx(read, abs=0.05)
+    )
+
+
 def test_not_done_returns_the_reference(capsys):
     was_mine, out = verdict(capsys, lambda delta, h: None)
     assert not was_mine and "NOT DONE" in out
@@ -111,10 +135,10 @@ def test_a_wrong_answer_shows_yours_true_and_the_largest_difference(capsys):
         (lambda delta, h: reference(delta, h)[0], r"yours has shape (7,), asked is (3, 7)"),
         (lambda delta, h: reference(delta, h).sum(), "yours has shape ()"),
         (lambda delta, h: reference(delta, h)[None], "yours has shape (1, 3, 7)"),
-        (lambda delta, h: reference(delta, h).float(), "yours holds torch.float32"),
+        (lambda delta, h: reference(delta, h).float() + 1e-4, "yours holds torch.float32"),
         (lambda delta, h: reference(delta, h) > 0, "yours holds torch.bool"),
         (lambda delta, h: reference(delta, h).long(), "yours holds torch.int64"),
-        (lambda delta, h: reference(delta, h) * float("nan"), "differ by up to nan"),
+        (lambda delta, h: reference(delta, h) * float("nan"), "yours holds nan"),
         (None, "it stopped with TypeError"),
     ],
 )
@@ -135,6 +159,9 @@ def test_mutants_explain_a_mistake_of_their_own(capsys):
     }
     _, out = verdict(capsys, lambda delta, w, h: delta @ w, back, shapes, mutants=mutants)
     assert "Likely: f′ is missing" in out
+    for more, factor in (("1/batch is missing", 5), ("the sign is turned round", -1)):
+        _, out = verdict(capsys, lambda delta, w, h, k=factor: k * (delta @ w), back, shapes, mutants=mutants)
+        assert f"Likely: f′ is missing; and {more}" in out
     _, out = verdict(capsys, lambda delta, w, h: (delta @ w) * h, back, shapes, mutants=mutants)
     assert "✗" in out and "Likely" not in out
     assert verdict(capsys, back, back, shapes, mutants=mutants)[0]
@@ -162,6 +189,18 @@ def test_trials_are_random_non_zero_double_and_leave_torch_alone(capsys):
         assert delta.dtype == torch.float64 and delta.shape == (5, 3) and h.shape == (5, 7)
         assert (delta.abs() > 0.09).all() and (delta < 0).any() and (delta > 0).any()
     assert torch.equal(state, torch.get_rng_state())
+
+
+def test_values_can_be_made_possible_ones(capsys):
+    seen = []
+
+    def mine(a, y):
+        seen.append(y)
+        return torch.where(y == 1, a - 1, a)
+
+    possible = {"y": lambda values: (values > 0).to(values)}
+    was_mine, _ = verdict(capsys, mine, lambda a, y: a - y, {"a": (7, 1), "y": (7, 1)}, possible=possible)
+    assert was_mine and all(set(y.flatten().tolist()) <= {0.0, 1.0} for y in seen)
 
 
 def test_an_answer_right_on_the_first_trial_only_is_wrong(capsys):
