@@ -94,7 +94,8 @@ def angles(ax, history, net):
 def draw_chance_band(ax, dimensions):
     """Shade where 95 % of random directions in that many dimensions lie around 90°."""
     low, high = chance_band(dimensions)
-    ax.axhspan(low, high, color=GREY, alpha=0.3, linewidth=0, label=f"chance ({dimensions:,} weights)")
+    many = f"{dimensions:,}" if dimensions < 10_000 else f"{dimensions / 1000:.0f}k"  # legends are narrow
+    ax.axhspan(low, high, color=GREY, alpha=0.3, linewidth=0, label=f"chance ({many} weights)")
 
 
 def dress(ax, legend=True):
