@@ -105,13 +105,15 @@ def _problem(mine, given, expected, mutants):
     if not isinstance(answer, torch.Tensor):
         asked = f"✗ not yet: it returned a {type(answer).__name__}; a tensor of shape {tuple(expected.shape)} is asked"
         return asked + _right_numbers(answer, expected)
-    if answer.dtype not in PRECISION:
+    if answer.dtype not in {*PRECISION, expected.dtype}:
         return f"✗ not yet: yours holds {answer.dtype}; asked is the type of what you were given, {expected.dtype}"
     if _same(answer, expected):
         return None
     likely = _likely_mistake(answer, expected, given, mutants)
     if answer.shape != expected.shape:
         return f"✗ not yet: yours has shape {tuple(answer.shape)}, asked is {tuple(expected.shape)}{likely}"
+    if answer.isnan().any():
+        return f"✗ not yet: yours holds nan: 0/0, or a root, logarithm or arccos of what is outside its range{likely}"
     largest = (answer - expected).abs().max().item()
     yours, true = (_short(tensor.reshape(-1)[:3].tolist()) for tensor in (answer, expected))
     heads = f"\n  yours begins {yours}\n  true  begins {true}"
@@ -128,18 +130,20 @@ def _right_numbers(answer, expected):
 
 def _same(one, other):
     """Equal but for rounding, in the coarser type of the two: what float32 holds is right to seven digits."""
-    if not isinstance(one, torch.Tensor) or one.shape != other.shape or one.dtype not in PRECISION:
+    if not isinstance(one, torch.Tensor) or one.shape != other.shape or one.dtype not in {*PRECISION, other.dtype}:
         return False
-    scale = max(1.0, other.abs().max().item()) if other.numel() else 1.0
-    return torch.allclose(one.to(other.dtype), other, rtol=PRECISION[one.dtype], atol=PRECISION[one.dtype] * scale)
+    share, scale = PRECISION.get(one.dtype, 0.0), max(1.0, other.abs().max().item()) if other.numel() else 1.0
+    return torch.allclose(one.to(other.dtype), other, rtol=share, atol=share * scale)
 
 
 def _likely_mistake(answer, expected, given, mutants):
+    batch = len(next(iter(given.values())))
     for name, mutant in mutants.items():
         with suppress(Exception):  # no explanation, but no reason to stop the notebook either
-            if _same(answer, torch.as_tensor(mutant(**given))):
-                return f"\n  Likely: {name}."
-    batch = len(next(iter(given.values())))
+            wrong = torch.as_tensor(mutant(**given))
+            for more, undone in (("", 1), ("; and 1/batch is missing", batch), ("; and the sign is turned round", -1)):
+                if _same(answer, wrong * undone):
+                    return f"\n  Likely: {name}{more}."
     for what, start in [("it", 0), *((f"the step from {name}", value) for name, value in given.items())]:
         if torch.is_tensor(start) and not start.shape == answer.shape == expected.shape:
             continue

@@ -67,7 +67,7 @@ def stored_band(ax, frame, name):
     """The range over seeds of a stored results frame (one rule), with the mean as a thin line, in percent."""
     over_seeds = 100 * frame.groupby("samples").val_accuracy.agg(["min", "mean", "max"])
     look = style(name)
-    label = f"{as_text(name)}: {frame.seed.nunique()} stored seeds, {frame.device.iloc[0]}, {frame.measured.iloc[0]}"
+    label = f"{as_text(name)}: {frame.seed.nunique()} stored seeds"
     pale = {"color": look["color"], "alpha": 0.2, "linewidth": 0}
     ax.fill_between(over_seeds.index, over_seeds["min"], over_seeds["max"], label=label, **pale)
     ax.plot(over_seeds["mean"], linewidth=0.7, **look)
@@ -76,7 +76,8 @@ def stored_band(ax, frame, name):
 def angles(ax, history, net):
     """Angle of each layer's estimate to the true gradient, over the band where 95 % of random directions lie.
 
-    net: the network, or a rule with layers of its own.
+    The band is that of the smallest layer below the last one, whose error needs no way back: small as it is, its
+    band would be a wide one. net: the network, or a rule with layers of its own.
     """
     frame = getattr(history, "frame", history)
     if "angle_1" not in frame:
@@ -85,7 +86,7 @@ def angles(ax, history, net):
     for l, (color, line) in zip(range(1, len(sizes) + 1), cycle(LAYER_STYLES), strict=False):
         angle = frame.set_index("samples")[f"angle_{l}"].dropna()
         ax.plot(angle, color=color, linestyle=line, linewidth=1.8, label=f"layer {l}")
-    draw_chance_band(ax, min(sizes))  # the widest: of the smallest layer, with biases
+    draw_chance_band(ax, min(sizes[:-1] or sizes))
     ax.set(xlabel=UNITS["samples"], ylabel="angle to the true gradient (°)", ylim=(-4, 124), yticks=range(0, 121, 30))
     dress(ax)
 
@@ -93,7 +94,8 @@ def angles(ax, history, net):
 def draw_chance_band(ax, dimensions):
     """Shade where 95 % of random directions in that many dimensions lie around 90°."""
     low, high = chance_band(dimensions)
-    ax.axhspan(low, high, color=GREY, alpha=0.3, linewidth=0, label=f"chance ({dimensions:,} weights)")
+    many = f"{dimensions:,}" if dimensions < 10_000 else f"{dimensions / 1000:.0f}k"  # legends are narrow
+    ax.axhspan(low, high, color=GREY, alpha=0.3, linewidth=0, label=f"chance ({many} weights)")
 
 
 def dress(ax, legend=True):

@@ -31,12 +31,12 @@ class Backprop(Rule):
     @torch.no_grad()
     def backward(self, x, y):
         h = self.net.activations(x)  # (1)
-        delta = self.net.output_error(h[-1], y) / len(x)  # (2a)
+        delta = self.net.output_error(h[-1], y) / len(x)  # (3a)
         for l in reversed(range(self.net.depth)):
-            self.add_grad(self.net.weights[l], delta.T @ h[l])  # (3a)
-            self.add_grad(self.net.biases[l], delta.sum(0))  # (3b)
+            self.add_grad(self.net.weights[l], delta.T @ h[l])  # (2a)
+            self.add_grad(self.net.biases[l], delta.sum(0))  # (2b)
             if l > 0:
-                delta = (delta @ self.net.weights[l]) * self.net.derivative(h[l])  # (2b)
+                delta = (delta @ self.net.weights[l]) * self.net.derivative(h[l])  # (3b)
         return self.net.loss(h[-1], y)
 
 
@@ -75,10 +75,10 @@ class TiltedFeedback(Rule):
     @torch.no_grad()
     def backward(self, x, y):
         h = self.net.activations(x)  # (1)
-        delta = self.net.output_error(h[-1], y) / len(x)  # (2a)
+        delta = self.net.output_error(h[-1], y) / len(x)  # (3a)
         for l in reversed(range(self.net.depth)):
-            self.add_grad(self.net.weights[l], delta.T @ h[l])  # (3a)
-            self.add_grad(self.net.biases[l], delta.sum(0))  # (3b)
+            self.add_grad(self.net.weights[l], delta.T @ h[l])  # (2a)
+            self.add_grad(self.net.biases[l], delta.sum(0))  # (2b)
             if l > 0:
-                delta = (delta @ self.feedback(l)) * self.net.derivative(h[l])  # (2b), with B for W
+                delta = (delta @ self.feedback(l)) * self.net.derivative(h[l])  # (3b), with B for W
         return self.net.loss(h[-1], y)

@@ -6,12 +6,21 @@ import course_utils as cu
 from tools.gallery import draw, trained
 
 
+def _frozen(net):
+    """The control of feedback alignment: its hidden layer stays as it began."""
+    return cu.FrozenHidden(cu.rules.FeedbackAlignment(net))
+
+
 def play(data):
     """The first two playgrounds at four learning rates, for a reader without a kernel."""
-    figure = Figure(figsize=(9.6, 3.6), layout="constrained")
+    figure = Figure(figsize=(12, 3.8), layout="constrained")
     rates = {f"learning rate {lr:g}": {"lr": lr} for lr in (0.01, 0.1, 1.0, 3.0)}
-    titles = "Backprop: a large rate ends it", "Feedback alignment: it bears all four"
-    rules = cu.rules.Backprop, cu.rules.FeedbackAlignment
-    for ax, rule_class, title in zip(figure.subplots(1, 2), rules, titles, strict=True):
-        draw(ax, trained(rule_class, data, rates), ylim=(0, 100), title=title)
+    rules = {
+        "Backprop: a large rate ends it": cu.rules.Backprop,
+        "Feedback alignment: all four teach something": cu.rules.FeedbackAlignment,
+        "Frozen hidden: so does the readout alone": _frozen,
+    }
+    for ax, (title, rule) in zip(figure.subplots(1, 3), rules.items(), strict=True):
+        draw(ax, trained(rule, data, rates), ylim=(-2, 102), title=title)
+        ax.legend(loc="lower right", fontsize="small")
     return figure

@@ -26,8 +26,8 @@ def play(data):
     moves = {0: 0.0, 25_000: 60.0, 45_000: 100.0, 90_000: 0.0}  # after that many samples of two epochs of MNIST
     schedule = [(begin * images // 55_000, theta) for begin, theta in moves.items()]
     runs = {
-        "always the same R": {"feedback_angle": schedule},
-        "R redrawn every step": {"feedback_angle": schedule, "redraw": True},
+        "always the same D": {"feedback_angle": schedule},
+        "D redrawn every step": {"feedback_angle": schedule, "redraw": True},
     }
     training = {"epochs": 2, "lr": 0.03, "eval_every": images * 2 // 55, "probe_every": images // 110}
     limits = {"accuracies": (0, 112), "angles": (-5, 130)}

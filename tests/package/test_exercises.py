@@ -147,7 +147,7 @@ def test_a_wrong_answer_shows_yours_true_and_the_largest_difference(capsys):
         (lambda delta, h: reference(delta, h) + 1e-6, "differ by up to 1e-06"),
         (lambda delta, h: reference(delta, h) > 0, "yours holds torch.bool"),
         (lambda delta, h: reference(delta, h).long(), "yours holds torch.int64"),
-        (lambda delta, h: reference(delta, h) * float("nan"), "differ by up to nan"),
+        (lambda delta, h: reference(delta, h) * float("nan"), "yours holds nan"),
         (None, "it stopped with TypeError"),
     ],
 )
@@ -187,6 +187,9 @@ def test_mutants_explain_a_mistake_of_their_own(capsys):
     }
     _, out = verdict(capsys, lambda delta, w, h: delta @ w, back, shapes, mutants=mutants)
     assert "Likely: f′ is missing" in out
+    for more, factor in (("1/batch is missing", 5), ("the sign is turned round", -1)):
+        _, out = verdict(capsys, lambda delta, w, h, k=factor: k * (delta @ w), back, shapes, mutants=mutants)
+        assert f"Likely: f′ is missing; and {more}" in out
     _, out = verdict(capsys, lambda delta, w, h: (delta @ w) * h, back, shapes, mutants=mutants)
     assert "✗" in out and "Likely" not in out
     assert verdict(capsys, back, back, shapes, mutants=mutants)[0]

@@ -33,7 +33,7 @@ def test_a_title_in_a_figure_is_its_letters(title, tmp_path):
     plots.stored_band(ax, stored, title)
     plots.dress(ax)
     legend = [shown(text) for text in ax.get_legend().get_texts()]
-    assert legend == [(title, False), (f"{title}: 1 stored seeds, cpu, today", False)]
+    assert legend == [(title, False), (f"{title}: 1 stored seeds", False)]
     ax.figure.savefig(tmp_path / "figure.png")  # where Matplotlib's own error would come from
 
 
