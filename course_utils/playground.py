@@ -131,7 +131,7 @@ class Playground(widgets.VBox):
             self.run.stop()
         self.message.value = self.code.value = ""
         run = LiveRun(self.rule_class, self.data, self.sizes, self._values(), self.network, self.training)
-        if self.runs and not self.history.steps:
+        if self.runs and not self.runs[-1][1].history.steps:
             self.runs.pop()
         self.run, self.rule, self.history = run, run.rule, run.history
         self.runs.append((next(self.looks), run))
