@@ -49,7 +49,8 @@ class Playground(widgets.VBox):
         every = max(1, min(2_500, len(data.x_train) // 4))
         probing = {"eval_every": every, "probe_every": max(1, every // 4)}
         self.training = {"epochs": epochs, "schedule": "constant", "seed": seed, **probing, **(training or {})}
-        self.runs: deque = deque(maxlen=5)  # (look, LiveRun); the last is the one on the screen
+        self.runs: deque = deque(maxlen=5)  # (look, LiveRun); the last is the one on the screen:
+        self.run: LiveRun
         self.looks, self.figure = cycle(plots.PALE), Figure(figsize=(9, 4.2), dpi=100)  # pyplot would keep it for ever
         self.samples_shown, self.next_draw, self.drawn = 10 * every, 0.0, None
         self.loop, self.task = asyncio._get_running_loop(), None
@@ -127,11 +128,10 @@ class Playground(widgets.VBox):
 
     def _begin(self):
         """A fresh run, ready for its first step; the one on the screen becomes a pale line."""
-        if self.runs:
-            self.run.stop()
+        _ = self.runs and self.run.stop()
         self.message.value = self.code.value = ""
         run = LiveRun(self.rule_class, self.data, self.sizes, self._values(), self.network, self.training)
-        if self.runs and not self.runs[-1][1].history.steps:
+        if self.runs and not self.run.history.steps:
             self.runs.pop()
         self.run, self.rule, self.history = run, run.rule, run.history
         self.runs.append((next(self.looks), run))
