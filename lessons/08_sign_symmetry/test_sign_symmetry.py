@@ -208,10 +208,7 @@ def test_flipped_may_move_while_training_runs():
 
 
 def test_hidden_angle_is_below_that_of_feedback_alignment():
-    # By how much hangs on how a machine rounds its products: one gave 10, 14 and 2 degrees, others more than 10 each.
-    found = []
-    for seed in range(3):
-        rules = [c(cu.MLP([784, 32, 10], seed=seed), seed=seed) for c in (SignSymmetry, FeedbackAlignment)]
-        found.append([hidden_angle(rule, epochs=4) for rule in rules])
-    assert all(ours < 50 and ours < theirs for ours, theirs in found)
-    assert sum(theirs - ours for ours, theirs in found) / len(found) > 5
+    for seed in range(3):  # in float64: in float32 it hangs on how a machine rounds its products, by 18 degrees
+        rules = [c(cu.MLP([784, 32, 10], seed=seed), seed=seed).double() for c in (SignSymmetry, FeedbackAlignment)]
+        ours, theirs = (hidden_angle(rule, epochs=4) for rule in rules)
+        assert ours < 50 and ours < theirs - 10
